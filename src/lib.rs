@@ -1,0 +1,2 @@
+//! A terminal microscope for uncertainty inside language models.
+pub mod train;

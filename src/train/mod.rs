@@ -1,0 +1,1 @@
+//! Training: the synthetic world, its tokenizer, and pretraining of the embedded model.
