@@ -1,2 +1,19 @@
 //! A terminal microscope for uncertainty inside language models.
+//!
+//! ```text
+//! cli/  tui/                      faces
+//! session/ export/ train/         the engine thread, files, training
+//! trace/ lens/ model/             the grid, the readings, the forward passes
+//! stats text config error         foundations
+//! ```
+//! Arrows point down only; nothing below knows what is above it.
+
+pub mod error;
+pub mod lens;
+pub mod model;
+pub mod session;
+pub mod text;
+pub mod trace;
 pub mod train;
+
+pub use error::{Error, Result};

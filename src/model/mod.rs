@@ -1,0 +1,10 @@
+//! Models: traced forward passes, loading, tokenizer, chat template, caches, sampling.
+
+mod card;
+pub mod sampling;
+pub mod tokenizer;
+pub mod weights;
+
+pub use card::ModelCard;
+pub use sampling::Sampling;
+pub use tokenizer::Tokenizer;

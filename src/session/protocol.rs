@@ -1,0 +1,165 @@
+//! The two enums between a face and the engine thread.
+
+use crate::error::Error;
+use crate::lens::LensSettings;
+use crate::model::{ModelCard, Sampling, Tokenizer};
+use crate::trace::{Cells, Schema, Token};
+use std::sync::Arc;
+
+/// What to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Prompt {
+    /// Text to tokenize (with what the tokenizer adds, such as BOS).
+    Text(String),
+    /// Text as the user's turn of the model's own chat template.
+    Chat(String),
+    /// Token ids as they are.
+    Ids(Vec<u32>),
+}
+
+/// One generation to run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Job {
+    /// What to read first.
+    pub prompt: Prompt,
+    /// Most tokens to draw after the prompt; 0 only reads the prompt.
+    pub max_new_tokens: usize,
+    /// Go on past end-of-text tokens.
+    pub ignore_eos: bool,
+    /// Read (compute cells for) the last drawn token too.
+    pub read_last: bool,
+    /// Keep attention statistics.
+    pub attention: bool,
+    /// Keep the attention probabilities themselves too (memory grows with the square of the length).
+    pub attention_rows: bool,
+    /// How tokens are drawn.
+    pub sampling: Sampling,
+    /// What the lens computes.
+    pub lens: LensSettings,
+}
+
+impl Job {
+    /// A greedy run of `text` with the default lens.
+    #[must_use]
+    pub fn new(prompt: Prompt, max_new_tokens: usize) -> Self {
+        Self {
+            prompt,
+            max_new_tokens,
+            ignore_eos: false,
+            read_last: false,
+            attention: false,
+            attention_rows: false,
+            sampling: Sampling::default(),
+            lens: LensSettings::default(),
+        }
+    }
+}
+
+/// What a face asks of the engine. Requests are handled between two tokens or prompt chunks.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// Load a model: a folder, a `.gguf` file, a hub id `org/name[@revision]`, or `demo`. Ends the current run.
+    Load(String),
+    /// Start a run; a run in progress is stopped first.
+    Generate(Box<Job>),
+    /// Hold after the current token.
+    Pause,
+    /// Go on after a pause.
+    Resume,
+    /// While paused: draw one token and pause again.
+    Step,
+    /// End the run; what was read stays, and [`Request::Continue`] can go on from there.
+    Stop,
+    /// Draw up to this many more tokens after a finished or stopped run.
+    Continue(usize),
+    /// Use these settings from the next token on.
+    SetSampling(Sampling),
+    /// End the thread.
+    Shutdown,
+}
+
+/// Why a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// The asked number of tokens was drawn.
+    Length,
+    /// The model drew an end-of-text token.
+    EndOfText,
+    /// The model's context is full.
+    ContextFull,
+    /// The user stopped it.
+    Stopped,
+}
+
+impl Finish {
+    /// The reason in words.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Length => "token limit reached",
+            Self::EndOfText => "end of text",
+            Self::ContextFull => "context full",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// How fast the current run is, measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Speed {
+    /// Tokens drawn per second over the last moments; 0 before the first.
+    pub tokens_per_second: f64,
+    /// Seconds from the request to the first drawn token.
+    pub first_token_seconds: f64,
+    /// Milliseconds a token that the lens takes beyond plain decoding.
+    pub lens_ms: f64,
+}
+
+/// What the engine reports. Tokens are never dropped; cells of a position may come after its token.
+#[derive(Debug)]
+pub enum Event {
+    /// Loading goes on: what is being done, how many bytes of how many.
+    Loading {
+        /// In words.
+        what: String,
+        /// Bytes done.
+        done: u64,
+        /// Bytes in all, when known.
+        total: Option<u64>,
+    },
+    /// A model is ready.
+    Loaded {
+        /// What it is.
+        card: Arc<ModelCard>,
+        /// Its tokenizer, for showing candidates.
+        tokenizer: Arc<Tokenizer>,
+    },
+    /// A run begins; earlier events belong to an earlier run. The prompt's tokens follow as [`Event::Token`]s.
+    Started {
+        /// What the cells' values are.
+        schema: Arc<Schema>,
+        /// Tokens in the prompt.
+        prompt_tokens: usize,
+        /// Most tokens to be drawn.
+        max_new_tokens: usize,
+    },
+    /// A token was appended to the text.
+    Token(Token),
+    /// A position was read.
+    Cells {
+        /// Which position.
+        position: usize,
+        /// What was read there.
+        cells: Arc<Cells>,
+    },
+    /// New measurements.
+    Speed(Speed),
+    /// The run is held ([`Request::Pause`] or after [`Request::Step`]).
+    Paused,
+    /// The run goes on.
+    Resumed,
+    /// The run ended.
+    Finished(Finish),
+    /// A request failed; the engine is ready for the next one.
+    Failed(Error),
+}

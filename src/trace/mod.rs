@@ -1,0 +1,33 @@
+//! The layer × token grid: what every face and file reads.
+//!
+//! A [`Grid`] is columnar and append-only. Tokens are appended as they are known; the [`Cells`] of a position arrive
+//! when the lens has read it, in any order. Cells sit behind an [`Arc`], so a snapshot or a message to another thread
+//! costs a pointer. Nothing above this module computes a metric of its own.
+
+mod grid;
+mod schema;
+
+pub use grid::{Attention, Candidate, Cells, Grid, Kind, Token};
+pub use schema::{Group, Metric, MetricSpec, Schema, Unit};
+
+use crate::model::{ModelCard, Sampling};
+use std::sync::Arc;
+
+/// One run (prompt and what came after it) as it is shown, exported, saved and replayed.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// The model that was read.
+    pub model: Arc<ModelCard>,
+    /// What the columns of every grid in this record are.
+    pub schema: Arc<Schema>,
+    /// How tokens were drawn.
+    pub sampling: Sampling,
+    /// Most new tokens that were asked for.
+    pub max_new_tokens: usize,
+    /// The named grids: `main`, or `baseline` and `steered`, …
+    pub branches: Vec<(String, Grid)>,
+    /// Wall-clock start.
+    pub started: std::time::SystemTime,
+    /// Wall-clock end, when it has ended.
+    pub ended: Option<std::time::SystemTime>,
+}
