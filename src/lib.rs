@@ -15,5 +15,6 @@ pub mod session;
 pub mod text;
 pub mod trace;
 pub mod train;
+pub mod tui;
 
 pub use error::{Error, Result};
