@@ -179,11 +179,7 @@ pub fn cells(position: usize) -> Cells {
         let agrees = depth >= decide || layer == BLOCKS;
         let mut left = 1.0f32;
         for k in 0..schema.top() {
-            let prob = if k == 0 {
-                first
-            } else {
-                left * (0.34 + 0.1 * noise(k, layer))
-            };
+            let prob = (first * 0.6f32.powi(k as i32)).min(left * 0.97);
             left = (left - prob).max(0.0);
             let other = id(position + 1 + (k + layer * 3 + 1) * 7 % TEXT.len());
             let id = if k == 0 && agrees { here } else { other };

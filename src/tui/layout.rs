@@ -174,10 +174,10 @@ impl Plan {
         let right = (body.width * 37 / 100).clamp(46, 76);
         let split = body.right() - right;
         let bottom = body.bottom() - 1;
-        let map = map_height(wants, bottom - body.y, 7);
+        let map = map_height(wants, bottom - body.y, 8);
         let map_y = bottom - map;
         // 11 lines of readings under the candidates; what is left goes to the curve and the heads.
-        let cell_y = body.y + (wants.candidates.clamp(3, 12) + 11).min(body.height * 55 / 100);
+        let cell_y = body.y + (wants.candidates.clamp(3, 12) + 12).min(body.height * 57 / 100);
         let left = bottom - cell_y;
         let attention_y = bottom - (left * 45 / 100).clamp(4, 14);
         let part = |x: u16, y: u16, right: u16, to: u16| Rect {
@@ -270,13 +270,14 @@ pub fn popup_page(area: Rect) -> Rect {
 
 /// Rows of the map with one border, out of `available`, leaving `stream` rows for the text.
 fn map_height(wants: Wants, available: u16, stream: u16) -> u16 {
-    // Below the cells: token labels and the colour bar.
+    // Below the cells: token labels and the colour bar; above them a strip of what the last layer says.
     let cells = match wants.cell_height {
         0 => wants.states.div_ceil(2),
         height => wants.states * height,
     };
     let most = available.saturating_sub(stream).max(6);
-    (cells + 4).clamp(6, most).max(available / 3)
+    let strip = if available >= 20 { 5 } else { 0 };
+    (cells + 4 + strip).clamp(6, most).max(available / 3)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ pub fn palette(state: &State, context: Context) -> Vec<Item> {
         .filter(|a| a.group() != action::Group::Lists && **a != Action::Palette)
         .map(|action| Item {
             label: action.help().to_owned(),
-            detail: format!("{} · {}", action.group().label(), action.name()),
+            detail: action.name().to_owned(),
             mark: state.keymap.keys(*action, context).join("  "),
             choice: Choice::Do(*action),
         })

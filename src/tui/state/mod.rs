@@ -16,7 +16,7 @@ mod travel;
 mod update;
 
 pub use overlay::{Choice, Item, List, Overlay, Page, SearchLine};
-pub use pages::{PageLine, page_lines};
+pub use pages::{PageLine, page_lines, wrap};
 pub use prompt::{Editor, EditorRows};
 pub use sampling::{AttentionChoice, Field, Panel, Settings};
 pub use settle::{Derived, RangeMode, Ranges, Scale};

@@ -45,7 +45,8 @@ fn help(state: &State) -> Vec<PageLine> {
 }
 
 /// Wrap at spaces; longer words are cut.
-fn wrap(text: &str, width: usize) -> Vec<String> {
+#[must_use]
+pub fn wrap(text: &str, width: usize) -> Vec<String> {
     let width = width.max(8);
     let mut lines = vec![String::new()];
     for word in text.split(' ') {

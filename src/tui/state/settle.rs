@@ -25,7 +25,7 @@ impl RangeMode {
     pub fn label(self) -> &'static str {
         match self {
             Self::Map => "range p2–p98",
-            Self::Row => "range p2–p98 per row",
+            Self::Row => "range p2–p98 of each row",
             Self::Fixed => "range fixed",
         }
     }
@@ -165,10 +165,11 @@ impl State {
         let room = plan.inner(plan.map);
         self.derived.geometry = self.geometry(room, wants.cell_height);
         let above = self.derived.geometry.area.y.saturating_sub(room.y);
-        self.derived.strip = if above >= 2 && !room.is_empty() {
-            let rows = above.min(6);
+        // A free row keeps the strip apart from the cells.
+        self.derived.strip = if above >= 3 && !room.is_empty() {
+            let rows = (above - 1).min(6);
             Rect {
-                y: self.derived.geometry.area.y - rows,
+                y: self.derived.geometry.area.y - rows - 1,
                 height: rows,
                 ..self.derived.geometry.area
             }

@@ -105,7 +105,9 @@ impl State {
         let context = self.context();
         if matches!(self.overlay, Some(Overlay::ConfirmQuit)) {
             self.overlay = None;
+            let bound = self.keymap.action(context, Key::from(event));
             return match event.code {
+                _ if bound == Some(Action::Interrupt) => self.act(Action::Interrupt),
                 KeyCode::Enter | KeyCode::Char('y' | 'q') => vec![Effect::Quit],
                 _ => Vec::new(),
             };

@@ -1,8 +1,8 @@
 //! Where the heads of the cursor's layer look: one small row a head, with its entropy.
 //!
 //! ```text
-//! h0 ▁▁▇▂▁▁▁▃ 1.21   h1 ▃▃▃▃▃▃▃▃ 2.08
-//! h2 ▁▁▁▁▁▁▁█ 0.10   h3 █▁▁▁▁▁▁▁ 0.31
+//! h0  1.21 ▁▁▇▂▁▁▁▃   h1  2.08 ▃▃▃▃▃▃▃▃
+//! h2  0.10 ▁▁▁▁▁▁▁█   h3  0.31 █▁▁▁▁▁▁▁
 //! mean 0.92 nats · between heads 0.41 nats² · disagreement 0.031
 //! ```
 
@@ -10,7 +10,7 @@ use super::{empty, put};
 use crate::trace::{Attention, Unit};
 use crate::tui::show;
 use crate::tui::state::State;
-use crate::tui::widgets::{bar, spark};
+use crate::tui::widgets::{bar, bins, columns_strip};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
@@ -69,54 +69,76 @@ fn say(buf: &mut Buffer, area: Rect, state: &State, text: &str) {
 fn heads(buf: &mut Buffer, area: Rect, state: &State, attention: &Attention, block: usize) {
     let count = attention.heads;
     let rows = usize::from(area.height.saturating_sub(1)).max(1);
-    // As few columns of heads as hold all of them, but none narrower than a readable row.
-    let most = (usize::from(area.width) / 18).max(1);
+    // As few columns of heads as hold all of them, but none narrower than a readable row; rows to spare make taller.
+    let most = (usize::from(area.width) / 20).max(1);
     let columns = count.div_ceil(rows).clamp(1, most);
-    let width = usize::from(area.width.saturating_sub(1)) / columns;
+    let width = area.width.saturating_sub(1) / columns as u16;
+    let height = (rows / count.div_ceil(columns).max(1)).clamp(1, 3) as u16;
     let shown = (rows * columns).min(count);
-    let keys = attention
-        .rows
-        .as_ref()
-        .map_or(0, |r| r.len() / (attention.entropy.len().max(1)));
+    let all = attention.entropy.len().max(1);
+    let keys = attention.rows.as_ref().map_or(0, |r| r.len() / all);
     for head in 0..shown {
-        let (x, y) = (1 + head % columns * width, head / columns);
         let index = block * count + head;
-        let cell = Rect {
-            x: area.x + x as u16,
-            y: area.y + y as u16,
-            width: (width as u16).min(area.width - x as u16),
-            height: 1,
+        let place = Rect {
+            x: area.x + 1 + (head % columns) as u16 * width,
+            y: area.y + (head / columns) as u16 * height,
+            width,
+            height,
         };
-        let x = put(buf, cell, 0, 0, &format!("h{head:<2} "), state.theme.muted);
-        let room = width.saturating_sub(usize::from(x) + 7);
-        let picture = match &attention.rows {
-            Some(all) => {
-                let row = &all[index * keys..(index + 1) * keys];
-                let high = row.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
-                spark(row, room, high)
-            }
-            None => bar(attention.entropy_norm[index], room),
-        };
-        put(buf, cell, x, 0, &show::pad(&picture, room), state.theme.bar);
-        let entropy = show::number(Some(attention.entropy[index]), Unit::Nats);
-        put(
+        let base = height - 1;
+        let x = put(
             buf,
-            cell,
-            x + room as u16 + 1,
+            place,
             0,
-            &format!("{entropy:>4}"),
-            state.theme.base,
-        );
-    }
-    if shown < count {
-        let text = format!("+{}", count - shown);
-        put(
-            buf,
-            area,
-            area.width.saturating_sub(5),
-            area.height - 1,
-            &text,
+            base,
+            &format!("h{head:<3}"),
             state.theme.muted,
         );
+        let entropy = show::number(attention.entropy.get(index).copied(), Unit::Nats);
+        let x = put(
+            buf,
+            place,
+            x,
+            base,
+            &format!("{entropy:>4} "),
+            state.theme.base,
+        );
+        let picture = Rect {
+            x: place.x + x,
+            width: place.width.saturating_sub(x + 2),
+            ..place
+        };
+        match attention
+            .rows
+            .as_ref()
+            .and_then(|r| r.get(index * keys..(index + 1) * keys))
+        {
+            Some(row) => attended(buf, picture, state, row),
+            None => {
+                let share = attention
+                    .entropy_norm
+                    .get(index)
+                    .copied()
+                    .unwrap_or(f32::NAN);
+                let text = bar(share, usize::from(picture.width));
+                put(buf, picture, 0, base, &text, state.theme.bar);
+            }
+        }
+    }
+    if shown < count {
+        let text = format!("+{} heads", count - shown);
+        let x = area.width.saturating_sub(text.len() as u16 + 1);
+        put(buf, area, x, area.height - 1, &text, state.theme.muted);
+    }
+}
+
+/// The probabilities over the keys, from the first token at the left to this one at the right.
+fn attended(buf: &mut Buffer, area: Rect, state: &State, row: &[f32]) {
+    let bins = bins(row, usize::from(area.width));
+    let high = bins.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
+    for (x, value) in (area.x..).zip(bins) {
+        if !value.is_nan() {
+            columns_strip(buf, area, x, 1, value / high, state.theme.bar);
+        }
     }
 }

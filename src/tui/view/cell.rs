@@ -3,12 +3,10 @@
 //! ```text
 //! would say  ·Tarsin      91.2 % ████████████
 //!            ,             4.1 % ▌
-//! then came  ·Tarsin      rank 1   surprisal 0.09 nats
-//!
-//! ■ entropy       0.41 nats   varentropy   1.42 nats²
-//!   margin        0.870       KL to final  0.22 nats
-//! decided at layer 7 of 12
-//!   Hoyer         0.310  chance 0.217
+//! then came  ·Tarsin      91.2 % rank 1
+//!   decided              7 of 12 layers
+//! ■ Entropy           0.41 nats
+//!   Hoyer            0.310 share  chance 0.217
 //! ```
 
 use super::{empty, put};
@@ -47,9 +45,11 @@ pub fn paint(buf: &mut Buffer, area: Rect, state: &State) {
     if area.height <= 4 {
         return folded(buf, area, state, run);
     }
-    // At least the readings of the first two metrics stay; the candidates take what is left above them.
-    let readings = 6.min(area.height.saturating_sub(4));
-    let most = area.height.saturating_sub(readings + 2).clamp(1, 12);
+    // The chief readings stay; the candidates take what is left above them.
+    let most = area
+        .height
+        .saturating_sub(FIRST.len() as u16 + 2)
+        .clamp(3, 12);
     let mut y = candidates(buf, area, state, run, most);
     y = then_came(buf, area, y, state, run);
     if area.height > y + 8 {
@@ -119,15 +119,21 @@ fn then_came(buf: &mut Buffer, area: Rect, y: u16, state: &State, run: &Run) -> 
         let metric = state.columns().find(name)?;
         run.grid.value(state.cursor.layer, position, metric)
     };
-    let rank = value("next_rank").map_or("n/a".to_owned(), |r| format!("{r:.0}"));
-    let unit = crate::trace::Unit::Nats;
-    let surprisal = show::with_unit(value("surprisal"), unit);
     let word_width = (usize::from(area.width) / 3).clamp(10, show::LABEL);
     let word = show::pad(&show::label(&next.bytes), word_width);
     let x = put(buf, area, 12, y, &word, state.theme.good);
-    let text = format!("rank {rank}");
-    let x = put(buf, area, x + 1, y, &text, state.theme.base);
-    put(buf, area, x + 2, y, &surprisal, state.theme.muted);
+    // Its probability under this layer, as for the candidates above.
+    let share = value("surprisal").map_or(f32::NAN, |s| (-s).exp());
+    let x = put(buf, area, x + 1, y, &show::percent(share), state.theme.base);
+    let rank = value("next_rank").map_or("n/a".to_owned(), |r| format!("{r:.0}"));
+    put(
+        buf,
+        area,
+        x + 1,
+        y,
+        &format!("rank {rank}"),
+        state.theme.muted,
+    );
     y + 1
 }
 
@@ -152,7 +158,7 @@ fn reading(buf: &mut Buffer, area: Rect, x: u16, y: u16, state: &State, run: &Ru
     let x = put(buf, area, x, y, &format!("{number:>6}"), state.theme.base);
     let x = put(buf, area, x + 1, y, spec.unit.label(), state.theme.muted);
     if let Some(null) = state.null_of(metric) {
-        let text = format!("chance {}", show::number(Some(null), spec.unit));
+        let text = format!(" chance {}", show::number(Some(null), spec.unit));
         put(buf, area, x + 1, y, &text, state.theme.null);
     }
 }

@@ -14,7 +14,7 @@ use super::put;
 use crate::tui::action::Action;
 use crate::tui::keymap::Context;
 use crate::tui::show;
-use crate::tui::state::State;
+use crate::tui::state::{State, wrap};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
@@ -43,16 +43,11 @@ pub fn map(buf: &mut Buffer, area: Rect, state: &State) {
             put(buf, area, 6 + 2 * column, 1 + row, &text, style);
         }
     }
-    let lines = [
-        "Each column is a token, each row a layer:",
-        "the embedding at the bottom, the answer on top.",
-        "The colour is how unsure that layer would be",
-        "of the next token if it had to speak now.",
-    ];
-    for (line, y) in lines.iter().zip(1..) {
-        if y <= rows {
-            put(buf, area, 29, y, line, theme.base);
-        }
+    let text = "Each column is a token, each row a layer: the embedding at the bottom, the answer on top. The colour is \
+                how unsure that layer would be of the next token if it had to speak now.";
+    let lines = wrap(text, usize::from(area.width.saturating_sub(31)).min(60));
+    for (line, y) in lines.iter().zip(1..=rows) {
+        put(buf, area, 29, y, line, theme.base);
     }
     let mut y = rows + 2;
     for (set, action) in state.samples.iter().zip([
@@ -95,10 +90,7 @@ pub fn stream(buf: &mut Buffer, area: Rect, state: &State) {
         buf,
         area,
         state,
-        &[
-            "The text appears here, each new token shaded",
-            "by how unsure the model was when it wrote it.",
-        ],
+        "The text appears here, each new token shaded by how unsure the model was when it wrote it.",
     );
 }
 
@@ -108,39 +100,28 @@ pub fn cell(buf: &mut Buffer, area: Rect, state: &State) {
         buf,
         area,
         state,
-        &[
-            "What the layer under the cursor would say,",
-            "with its probabilities, and what really came:",
-            "entropy, margin, distance to the final layer,",
-            "and how its state spreads over the dimensions.",
-        ],
+        "What the layer under the cursor would say next, with probabilities, and what really came. Below: entropy, \
+         margin, distance to the final layer, and how the state spreads over its dimensions.",
     );
 }
 
 /// The profile's room.
 pub fn profile(buf: &mut Buffer, area: Rect, state: &State) {
-    let text = [
-        "One token through all layers, as a curve:",
-        "where it drops, the model decides.",
-    ];
-    say(buf, area, state, &text);
+    let text =
+        "One token through all layers, as a curve: where it drops, the model makes up its mind.";
+    say(buf, area, state, text);
 }
 
 /// The attention's room.
 pub fn attention(buf: &mut Buffer, area: Rect, state: &State) {
-    let text = ["Where each head of the layer looks."];
-    say(buf, area, state, &text);
+    let text = "Where each head of the layer looks.";
+    say(buf, area, state, text);
 }
 
-fn say(buf: &mut Buffer, area: Rect, state: &State, lines: &[&str]) {
-    for (y, line) in lines.iter().enumerate() {
-        put(
-            buf,
-            area,
-            2,
-            y as u16 + u16::from(area.height > 4),
-            line,
-            state.theme.muted,
-        );
+fn say(buf: &mut Buffer, area: Rect, state: &State, text: &str) {
+    let from = u16::from(area.height > 4);
+    let lines = wrap(text, usize::from(area.width.saturating_sub(4)));
+    for (line, y) in lines.iter().zip(from..) {
+        put(buf, area, 2, y, line, state.theme.muted);
     }
 }

@@ -10,7 +10,7 @@ use crate::tui::action::Action;
 use crate::tui::keymap::Context;
 use crate::tui::layout::{Mode, Room};
 use crate::tui::show;
-use crate::tui::state::{Phase, RangeMode, Scale, State};
+use crate::tui::state::{Phase, Scale, State};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
@@ -71,7 +71,7 @@ fn titles(buf: &mut Buffer, area: Rect, left: &Line<'_>, right: &Line<'_>) {
     };
     put_line(buf, inside, 1, 0, left);
     let (l, r) = (left.width() as u16, right.width() as u16);
-    if r > 0 && l + r + 4 <= inside.width {
+    if r > 0 && l + r + 2 <= inside.width {
         put_line(buf, inside, inside.width - r - 1, 0, right);
     }
 }
@@ -143,20 +143,11 @@ pub fn map_words(state: &State) -> (String, String) {
         Scale::Log => " · log",
         Scale::Linear => "",
     };
-    let (low, high) = state.derived.ranges.map;
-    let range = match state.map.range {
-        RangeMode::Row => state.map.range.label().to_owned(),
-        mode => format!(
-            "{} {}–{}",
-            mode.label(),
-            show::number(Some(low), spec.unit),
-            show::number(Some(high), spec.unit)
-        ),
-    };
     let rest = format!(
-        "· {} states × {} tokens · {range}{log}",
+        "· {} states × {} tokens · {}{log}",
         run.grid.states(),
-        run.grid.len()
+        run.grid.len(),
+        state.map.range.label()
     );
     (first, rest)
 }

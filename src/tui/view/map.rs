@@ -194,7 +194,10 @@ fn scale(buf: &mut Buffer, area: Rect, state: &State) {
         format!("{} ", show::number(Some(low), spec.unit)),
         theme.base,
     )];
+    let mono = theme.depth == Depth::Mono;
+    spans.extend(mono.then(|| Span::styled("[", theme.muted)));
     spans.extend(colour_bar(theme, if wide { 2 } else { 1 }));
+    spans.extend(mono.then(|| Span::styled("]", theme.muted)));
     spans.push(Span::styled(
         format!(" {}", show::with_unit(Some(high), spec.unit)),
         theme.base,
@@ -211,20 +214,13 @@ fn scale(buf: &mut Buffer, area: Rect, state: &State) {
     if !state.map.hide_decided && state.map.zoom != Zoom::Halves {
         legend.push(("▁▁", "decided"));
     }
-    if wide {
-        for (mark, text) in legend {
-            spans.push(Span::styled(
-                format!("   {mark} "),
-                theme.faint.patch(theme.muted),
-            ));
-            spans.push(Span::styled(text, theme.muted));
+    let mut line = Line::from(spans);
+    for (mark, text) in legend {
+        let part = format!("   {mark} {text}");
+        if line.width() + show::columns(&part) + 5 > usize::from(area.width) {
+            break;
         }
+        line.push_span(Span::styled(part, theme.muted));
     }
-    put_line(
-        buf,
-        area,
-        4,
-        area.height.saturating_sub(1),
-        &Line::from(spans),
-    );
+    put_line(buf, area, 4, area.height.saturating_sub(1), &line);
 }

@@ -128,7 +128,7 @@ fn paint_list(buf: &mut Buffer, state: &State, list: &List) -> Position {
 
 fn paint_panel(buf: &mut Buffer, state: &State, panel: &Panel) {
     let theme = &state.theme;
-    let area = popup(state.area, 58, Field::ALL.len() as u16 + 5);
+    let area = popup(state.area, 72, Field::ALL.len() as u16 + 5);
     let inner = window(buf, area, state, "Sampling");
     for (i, field) in Field::ALL.iter().enumerate() {
         let y = i as u16;

@@ -19,9 +19,9 @@ use ratatui::text::{Line, Span};
 pub fn paint(buf: &mut Buffer, area: Rect, state: &State) {
     let theme = &state.theme;
     let mut status = status(state);
-    // The status loses its last parts before it pushes the model's name away.
-    while status.width() + 30 > usize::from(area.width) && status.spans.len() > 1 {
-        status.spans.pop();
+    // The lens' cost, then the speed, go before they push the model's name away; the count stays.
+    while status.width() + 34 > usize::from(area.width) && status.spans.len() > 2 {
+        status.spans.remove(status.spans.len() - 2);
     }
     let room = usize::from(area.width).saturating_sub(status.width() + 3);
     let x = put(
@@ -95,16 +95,14 @@ fn status(state: &State) -> Line<'static> {
             let text = format!("  {:>5.0} tok/s", speed.tokens_per_second);
             spans.push(word(&text, theme.muted));
         }
-        spans.push(Span::styled(
-            format!("  {:>3}/{}", run.drawn(), run.max_new_tokens),
-            theme.base,
-        ));
         if speed.lens_ms > 0.0 {
             spans.push(word(
                 &format!("  lens +{:.1} ms", speed.lens_ms),
                 theme.muted,
             ));
         }
+        let count = format!("  {:>3}/{}", run.drawn(), run.max_new_tokens);
+        spans.push(Span::styled(count, theme.base));
     }
     Line::from(spans)
 }

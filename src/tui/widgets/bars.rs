@@ -24,22 +24,14 @@ pub fn bar(share: f32, width: usize) -> String {
     out
 }
 
-/// Values as columns of up to one row, scaled to `high`; more values than columns keep the largest of each bin.
-/// Unknown values are spaces, zero is the lowest column.
+/// Values as at most `width` bins, each the largest of its values (NaN where none is known).
 #[must_use]
-pub fn spark(values: &[f32], width: usize, high: f32) -> String {
-    if values.is_empty() || width == 0 {
-        return String::new();
-    }
-    let bins = values.len().min(width);
-    (0..bins)
+pub fn bins(values: &[f32], width: usize) -> Vec<f32> {
+    let count = values.len().min(width);
+    (0..count)
         .map(|i| {
-            let bin = &values[i * values.len() / bins..(i + 1) * values.len() / bins];
-            let peak = bin.iter().copied().fold(f32::NAN, f32::max);
-            match (peak / high).clamp(0.0, 1.0) {
-                t if t.is_nan() => ' ',
-                t => LOWER[1 + (t * 7.0).round() as usize],
-            }
+            let bin = &values[i * values.len() / count..(i + 1) * values.len() / count];
+            bin.iter().copied().fold(f32::NAN, f32::max)
         })
         .collect()
 }
@@ -91,10 +83,21 @@ mod tests {
     }
 
     #[test]
-    fn sparks_keep_peaks_and_leave_unknown_values_blank() {
-        assert_eq!(spark(&[0.0, 1.0, f32::NAN], 3, 1.0), "▁█ ");
-        assert_eq!(spark(&[0.0, 0.0, 1.0, 0.0], 2, 1.0), "▁█");
-        assert_eq!(spark(&[], 5, 1.0), "");
-        assert_eq!(spark(&[1.0], 5, 1.0), "█");
+    fn bins_keep_peaks_and_unknown_values() {
+        assert_eq!(bins(&[0.0, 0.0, 1.0, 0.0], 2), [0.0, 1.0]);
+        assert!(bins(&[f32::NAN], 3)[0].is_nan());
+        assert_eq!(bins(&[0.5], 3), [0.5]);
+        assert!(bins(&[], 3).is_empty() && bins(&[1.0], 0).is_empty());
+    }
+
+    #[test]
+    fn columns_grow_upward_by_eighths_and_zero_leaves_a_trace() {
+        let area = Rect::new(0, 0, 3, 2);
+        let mut buf = Buffer::empty(area);
+        for (x, share) in [(0, 0.0), (1, 0.5), (2, 0.75)] {
+            columns_strip(&mut buf, area, x, 1, share, Style::new());
+        }
+        let row = |y| (0..3).map(|x| buf[(x, y)].symbol()).collect::<String>();
+        assert_eq!([row(0), row(1)], ["  ▄", "▁██"]);
     }
 }

@@ -5,7 +5,7 @@ mod curve;
 mod flow;
 mod heatmap;
 
-pub use bars::{bar, colour_bar, columns_strip, spark};
+pub use bars::{bar, bins, colour_bar, columns_strip};
 pub use curve::{Curve, Series};
 pub use flow::{Flow, Piece};
 pub use heatmap::{Datum, Geometry, HeatMap, Zoom};
