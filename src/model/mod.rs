@@ -6,5 +6,5 @@ pub mod tokenizer;
 pub mod weights;
 
 pub use card::ModelCard;
-pub use sampling::Sampling;
+pub use sampling::{Sampler, Sampling};
 pub use tokenizer::Tokenizer;
