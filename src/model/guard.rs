@@ -53,7 +53,10 @@ mod tests {
     #[test]
     fn a_panic_becomes_its_message() {
         assert_eq!(contained(|| 3), Ok(3));
-        assert_eq!(contained(|| -> u8 { panic!("no {}", 1) }), Err("no 1".into()));
+        assert_eq!(
+            contained(|| -> u8 { panic!("no {}", 1) }),
+            Err("no 1".into())
+        );
         assert_eq!(contained(|| -> u8 { panic!("no") }), Err("no".into()));
         assert!(!panic_is_contained());
         assert_eq!(contained(panic_is_contained), Ok(true));

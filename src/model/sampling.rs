@@ -258,7 +258,13 @@ mod tests {
     fn reference(settings: &Sampling, logits: &[f32], seen: &[u32]) -> Vec<f64> {
         let mut z: Vec<f64> = logits
             .iter()
-            .map(|&z| if z.is_finite() { f64::from(z) } else { f64::NEG_INFINITY })
+            .map(|&z| {
+                if z.is_finite() {
+                    f64::from(z)
+                } else {
+                    f64::NEG_INFINITY
+                }
+            })
             .collect();
         for (id, z) in z.iter_mut().enumerate() {
             if seen.contains(&(id as u32)) && z.is_finite() {
@@ -292,7 +298,9 @@ mod tests {
         }
         if let Some(share) = settings.min_p {
             let top = p[order[0]];
-            p.iter_mut().filter(|p| **p < share * top - 1e-15).for_each(|p| *p = 0.0);
+            p.iter_mut()
+                .filter(|p| **p < share * top - 1e-15)
+                .for_each(|p| *p = 0.0);
             normalise(&mut p);
         }
         p
@@ -376,7 +384,10 @@ mod tests {
             ..warm(1.0)
         });
         assert_eq!(draw(&mut a), draw(&mut b));
-        b.set(Sampling { seed: 9, ..warm(1.0) });
+        b.set(Sampling {
+            seed: 9,
+            ..warm(1.0)
+        });
         assert_ne!(draw(&mut a), draw(&mut b));
         b.set(warm(1.0));
         assert_eq!(draw(&mut b), start);
@@ -407,11 +418,41 @@ mod tests {
         let cases = [
             (warm(-1.0), "temperature"),
             (warm(f64::NAN), "temperature"),
-            (Sampling { top_k: Some(0), ..warm(1.0) }, "top-k"),
-            (Sampling { top_p: Some(0.0), ..warm(1.0) }, "top-p"),
-            (Sampling { top_p: Some(1.1), ..warm(1.0) }, "top-p"),
-            (Sampling { min_p: Some(-0.1), ..warm(1.0) }, "min-p"),
-            (Sampling { repetition_penalty: 0.0, ..warm(1.0) }, "penalty"),
+            (
+                Sampling {
+                    top_k: Some(0),
+                    ..warm(1.0)
+                },
+                "top-k",
+            ),
+            (
+                Sampling {
+                    top_p: Some(0.0),
+                    ..warm(1.0)
+                },
+                "top-p",
+            ),
+            (
+                Sampling {
+                    top_p: Some(1.1),
+                    ..warm(1.0)
+                },
+                "top-p",
+            ),
+            (
+                Sampling {
+                    min_p: Some(-0.1),
+                    ..warm(1.0)
+                },
+                "min-p",
+            ),
+            (
+                Sampling {
+                    repetition_penalty: 0.0,
+                    ..warm(1.0)
+                },
+                "penalty",
+            ),
         ];
         for (settings, word) in cases {
             let error = settings.validate().unwrap_err();

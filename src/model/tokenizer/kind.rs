@@ -70,9 +70,13 @@ impl Kind {
                 Piece::Byte(byte) => vec![byte],
                 Piece::Text(text) => text.into_bytes(),
             }),
-            Self::WordPiece { prefix } => {
-                Some(token.strip_prefix(prefix).unwrap_or(token).as_bytes().to_vec())
-            }
+            Self::WordPiece { prefix } => Some(
+                token
+                    .strip_prefix(prefix)
+                    .unwrap_or(token)
+                    .as_bytes()
+                    .to_vec(),
+            ),
             Self::Words => Some(token.as_bytes().to_vec()),
             Self::Other => None,
         }
@@ -204,12 +208,25 @@ mod tests {
         assert_eq!(Kind::of(None), Kind::Words);
         assert_eq!(of(json!({"type": "ByteLevel"})), Kind::ByteLevel);
         assert_eq!(of(json!({"type": "CTC"})), Kind::Other);
-        assert_eq!(of(json!({"type": "Sequence", "decoders": [{"type": "ByteLevel"}]})), Kind::ByteLevel);
+        assert_eq!(
+            of(json!({"type": "Sequence", "decoders": [{"type": "ByteLevel"}]})),
+            Kind::ByteLevel
+        );
         // Without `Fuse`, the strip works on every token: not understood here.
-        assert_eq!(of(json!({"type": "Sequence", "decoders": [replace, strip]})), Kind::Other);
+        assert_eq!(
+            of(json!({"type": "Sequence", "decoders": [replace, strip]})),
+            Kind::Other
+        );
         let llama = of(json!({"type": "Sequence", "decoders":
             [replace, {"type": "ByteFallback"}, {"type": "Fuse"}, strip]}));
-        assert!(matches!(llama, Kind::Pieces { byte_fallback: true, start: Start::Strip(' ', 1), .. }));
+        assert!(matches!(
+            llama,
+            Kind::Pieces {
+                byte_fallback: true,
+                start: Start::Strip(' ', 1),
+                ..
+            }
+        ));
         assert_eq!(llama.bytes("▁a▁b"), Some(b" a b".to_vec()));
         assert_eq!(llama.bytes("<0x0a>"), Some(b"\n".to_vec()));
         assert_eq!(llama.bytes("<0x0>"), Some(b"<0x0>".to_vec()));

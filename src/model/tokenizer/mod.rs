@@ -360,8 +360,8 @@ mod tests {
     #[test]
     fn crafted_files_that_panic_the_crate_are_errors() {
         // The continuing prefix is longer than the merge's second part: the crate subtracts with overflow.
-        let crafted = br#"{"version":"1.0","added_tokens":[],"model":{"type":"BPE","continuing_subword_prefix":"########",
-            "vocab":{"a":0,"b":1},"merges":[["a","b"]]}}"#;
+        let crafted = br##########"{"version":"1.0","added_tokens":[],"model":{"type":"BPE","continuing_subword_prefix":"########",
+            "vocab":{"a":0,"b":1},"merges":[["a","b"]]}}"##########;
         let error = Tokenizer::from_bytes(crafted, "x\u{1b}[2J").unwrap_err();
         assert!(!error.to_string().contains('\u{1b}'));
         assert!(Tokenizer::from_bytes(b"{}", "empty").is_err());

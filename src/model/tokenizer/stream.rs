@@ -242,7 +242,10 @@ mod tests {
         let tokenizer = Arc::new(llama_like());
         let hi = tokenizer.id("▁hi").unwrap();
         assert_eq!(stream(&tokenizer, &[1, hi, hi], true), "hi hi");
-        assert_eq!(stream(&tokenizer, &[1, hi], false), tokenizer.decode(&[1, hi], false).unwrap());
+        assert_eq!(
+            stream(&tokenizer, &[1, hi], false),
+            tokenizer.decode(&[1, hi], false).unwrap()
+        );
     }
 
     #[test]
@@ -254,8 +257,16 @@ mod tests {
             serde_json::json!({"type": "Fuse"}),
         ] {
             let tokenizer = with_decoder(decoder);
-            for ids in [vec![0, 1, 2, 3, 4, 5], vec![2, 4, 0], vec![3, 3, 2], vec![99, 1]] {
-                assert_eq!(stream(&tokenizer, &ids, false), tokenizer.decode(&ids, false).unwrap());
+            for ids in [
+                vec![0, 1, 2, 3, 4, 5],
+                vec![2, 4, 0],
+                vec![3, 3, 2],
+                vec![99, 1],
+            ] {
+                assert_eq!(
+                    stream(&tokenizer, &ids, false),
+                    tokenizer.decode(&ids, false).unwrap()
+                );
             }
         }
     }
@@ -265,7 +276,9 @@ mod tests {
         let Some(bert) = read("../shared/data/tokenizers/bert-base-uncased/tokenizer.json") else {
             return;
         };
-        let ids = bert.encode("It wasn't unbelievably hard, was it? (no!)", true).unwrap();
+        let ids = bert
+            .encode("It wasn't unbelievably hard, was it? (no!)", true)
+            .unwrap();
         for skip in [true, false] {
             assert_eq!(stream(&bert, &ids, skip), bert.decode(&ids, skip).unwrap());
         }
