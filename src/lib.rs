@@ -9,6 +9,7 @@
 //! Arrows point down only; nothing below knows what is above it.
 
 pub mod error;
+pub mod export;
 pub mod lens;
 pub mod model;
 pub mod session;
