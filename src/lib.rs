@@ -12,6 +12,7 @@ pub mod config;
 pub mod error;
 pub mod export;
 pub mod lens;
+pub mod logging;
 pub mod model;
 pub mod session;
 pub mod text;
