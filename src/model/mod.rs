@@ -1,10 +1,17 @@
 //! Models: traced forward passes, loading, tokenizer, chat template, caches, sampling.
 
+pub mod cache;
 mod card;
+pub mod config;
+pub mod decoder;
+pub mod kernel;
+pub mod linear;
+pub mod ops;
 pub mod sampling;
 pub mod tokenizer;
 pub mod weights;
 
 pub use card::ModelCard;
+pub use decoder::Decoder;
 pub use sampling::Sampling;
 pub use tokenizer::Tokenizer;

@@ -1,8 +1,9 @@
 //! Named tensors from wherever they are kept, under their Hugging Face names.
 
-use crate::error::Result;
-use candle_core::Tensor;
+use super::linear::Linear;
+use crate::error::{Error, Result};
 use candle_core::quantized::QTensor;
+use candle_core::{Device, Tensor};
 use std::sync::Arc;
 
 /// One stored tensor.
@@ -32,4 +33,72 @@ pub trait TensorSource: Send + Sync {
 
     /// Where the tensors are, for messages.
     fn origin(&self) -> String;
+}
+
+/// Takes tensors out of a source, checking their shapes against the configuration.
+pub(crate) struct Loader<'a> {
+    source: &'a dyn TensorSource,
+    device: &'a Device,
+    prefix: &'a str,
+}
+
+impl<'a> Loader<'a> {
+    pub(crate) fn new(source: &'a dyn TensorSource, device: &'a Device, prefix: &'a str) -> Self {
+        Self {
+            source,
+            device,
+            prefix,
+        }
+    }
+
+    /// What stands before the names of the body's tensors in this checkpoint.
+    pub(crate) fn prefix(&self) -> &str {
+        self.prefix
+    }
+
+    /// A tensor of exactly this shape, as it is stored.
+    pub(crate) fn stored(&self, name: &str, shape: &[usize]) -> Result<Stored> {
+        let damaged = "Fetch the model again, or correct its config.json.";
+        match self.source.shape(name) {
+            Some(found) if found == shape => {}
+            Some(found) => {
+                return Err(Error::failed(
+                    format!(
+                        "{}: tensor {name} has shape {found:?}, but config.json asks for {shape:?}",
+                        self.source.origin()
+                    ),
+                    damaged,
+                ));
+            }
+            None => {
+                return Err(Error::failed(
+                    format!(
+                        "{}: tensor {name} {shape:?} is missing",
+                        self.source.origin()
+                    ),
+                    damaged,
+                ));
+            }
+        }
+        Ok(match self.source.load(name)? {
+            Stored::Float(t) => Stored::Float(t.to_device(self.device)?),
+            quantised => quantised,
+        })
+    }
+
+    /// A vector, always as f32.
+    pub(crate) fn vector(&self, name: &str, len: usize) -> Result<Tensor> {
+        Ok(Linear::table(&self.stored(name, &[len])?)?)
+    }
+
+    /// `name.weight` `[outputs, inputs]` with `name.bias` where the checkpoint has one.
+    pub(crate) fn linear(&self, name: &str, outputs: usize, inputs: usize) -> Result<Linear> {
+        let weight = self.stored(&format!("{name}.weight"), &[outputs, inputs])?;
+        let bias = format!("{name}.bias");
+        let bias = match self.source.shape(&bias) {
+            Some(_) => Some(self.vector(&bias, outputs)?),
+            None => None,
+        };
+        Ok(Linear::new(weight, bias)?)
+    }
 }

@@ -1,0 +1,414 @@
+//! The element-wise operations of a decoder, each one pass over memory and each with its gradient.
+//!
+//! candle-nn's fused norm, softmax and rotary kernels have no backward pass and drop gradients silently, so inference
+//! and training would need two code paths. These are `CustomOp`s with `bwd`, so one forward serves both. On devices
+//! other than the CPU the same mathematics runs as plain candle tensor operations.
+
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, Layout, Result, Shape, Storage, Tensor};
+use rayon::prelude::*;
+use std::sync::Arc;
+
+/// Rows are handed to threads in batches of at least this many numbers; smaller work stays on one core.
+const GRAIN: usize = 1 << 14;
+
+/// The contiguous f32 numbers behind a CPU storage.
+fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+    let (from, to) = layout.contiguous_offsets().ok_or_else(|| {
+        candle_core::Error::Msg("a fused operation needs a contiguous tensor".into())
+    })?;
+    Ok(&storage.as_slice::<f32>()?[from..to])
+}
+
+/// Run `f` on the numbers of a contiguous f32 CPU tensor.
+pub(crate) fn with_slice<R>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
+    let tensor = tensor.contiguous()?;
+    let (storage, layout) = tensor.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(cpu) => Ok(f(slice(cpu, layout)?)),
+        _ => candle_core::bail!("expected a tensor in main memory"),
+    }
+}
+
+/// `f(row index, out row)` over rows of `width`, in parallel when there is enough of it.
+fn for_rows(out: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
+    if width == 0 {
+        return;
+    }
+    if out.len() <= GRAIN {
+        out.chunks_mut(width)
+            .enumerate()
+            .for_each(|(i, row)| f(i, row));
+    } else {
+        out.par_chunks_mut(width)
+            .with_min_len((GRAIN / width).max(1))
+            .enumerate()
+            .for_each(|(i, row)| f(i, row));
+    }
+}
+
+/// RMSNorm over the last dimension: `x / sqrt(mean(x²) + eps) · w`. Shapes: x `[…, d]`, w `[d]`.
+pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
+    if !x.device().is_cpu() {
+        return candle_nn::ops::rms_norm_slow(x, weight, eps as f32);
+    }
+    x.contiguous()?
+        .apply_op2(weight, RmsNorm { eps: eps as f32 })
+}
+
+struct RmsNorm {
+    eps: f32,
+}
+
+impl RmsNorm {
+    /// 1 / sqrt(mean(x²) + eps), the sum in f64 so that wide states keep their last digits.
+    fn scale(&self, x: &[f32]) -> f32 {
+        let square: f64 = x.iter().map(|v| f64::from(*v) * f64::from(*v)).sum();
+        (1.0 / (square / x.len() as f64 + f64::from(self.eps)).sqrt()) as f32
+    }
+}
+
+impl CustomOp2 for RmsNorm {
+    fn name(&self) -> &'static str {
+        "rms-norm"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (x, w) = (slice(s1, l1)?, slice(s2, l2)?);
+        let d = w.len();
+        let mut out = vec![0.0; x.len()];
+        for_rows(&mut out, d, |i, row| {
+            let x = &x[i * d..(i + 1) * d];
+            let r = self.scale(x);
+            for ((o, x), w) in row.iter_mut().zip(x).zip(w) {
+                *o = x * r * w;
+            }
+        });
+        Ok((CpuStorage::F32(out), l1.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        _res: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let d = w.elem_count();
+        let (dx, dw) = with_slice(x, |x| {
+            with_slice(w, |w| {
+                with_slice(grad, |g| {
+                    let mut dx = vec![0.0f32; x.len()];
+                    let mut dw = vec![0.0f32; d];
+                    for ((dx, x), g) in dx.chunks_mut(d).zip(x.chunks(d)).zip(g.chunks(d)) {
+                        let r = self.scale(x);
+                        let mut dot = 0.0;
+                        for i in 0..d {
+                            dot += g[i] * w[i] * x[i];
+                            dw[i] += g[i] * x[i] * r;
+                        }
+                        let c = dot * r * r * r / d as f32;
+                        for i in 0..d {
+                            dx[i] = g[i] * w[i] * r - x[i] * c;
+                        }
+                    }
+                    (dx, dw)
+                })
+            })
+        })???;
+        Ok((
+            Some(Tensor::from_vec(dx, x.shape(), x.device())?),
+            Some(Tensor::from_vec(dw, w.shape(), w.device())?),
+        ))
+    }
+}
+
+/// LayerNorm over the last dimension with weight and bias `[d]`.
+pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
+    if x.track_op() {
+        candle_nn::ops::layer_norm_slow(x, weight, bias, eps as f32)
+    } else {
+        candle_nn::ops::layer_norm(&x.contiguous()?, weight, bias, eps as f32)
+    }
+}
+
+/// Softmax of `scale · scores` over the visible keys. `scores` is `[…, queries, keys]`; query i stands at position
+/// `past + i` and sees keys `0..=past + i`; the rest get exactly 0.
+pub fn causal_softmax(scores: &Tensor, scale: f64, past: usize) -> Result<Tensor> {
+    if scores.device().is_cpu() {
+        return scores.contiguous()?.apply_op1(CausalSoftmax {
+            scale: scale as f32,
+            past,
+        });
+    }
+    let (queries, keys) = (scores.dim(D::Minus2)?, scores.dim(D::Minus1)?);
+    let mask: Vec<f32> = (0..queries)
+        .flat_map(|q| (0..keys).map(move |k| if k > past + q { f32::NEG_INFINITY } else { 0.0 }))
+        .collect();
+    let mask = Tensor::from_vec(mask, (queries, keys), scores.device())?;
+    candle_nn::ops::softmax(&(scores * scale)?.broadcast_add(&mask)?, D::Minus1)
+}
+
+struct CausalSoftmax {
+    scale: f32,
+    past: usize,
+}
+
+impl CausalSoftmax {
+    fn visible(&self, row: usize, queries: usize, keys: usize) -> usize {
+        (self.past + row % queries + 1).min(keys)
+    }
+}
+
+impl CustomOp1 for CausalSoftmax {
+    fn name(&self) -> &'static str {
+        "causal-softmax"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let z = slice(storage, layout)?;
+        let dims = layout.dims();
+        let (queries, keys) = (dims[dims.len() - 2], dims[dims.len() - 1]);
+        let mut out = vec![0.0; z.len()];
+        for_rows(&mut out, keys, |i, row| {
+            let n = self.visible(i, queries, keys);
+            let z = &z[i * keys..i * keys + n];
+            let max = z.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let mut sum = 0.0f32;
+            for (o, z) in row[..n].iter_mut().zip(z) {
+                let e = super::kernel::exp((z - max) * self.scale);
+                sum += e;
+                *o = e;
+            }
+            let inv = 1.0 / sum;
+            row[..n].iter_mut().for_each(|o| *o *= inv);
+        });
+        Ok((CpuStorage::F32(out), layout.shape().clone()))
+    }
+
+    fn bwd(&self, arg: &Tensor, res: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let (queries, keys) = (arg.dim(D::Minus2)?, arg.dim(D::Minus1)?);
+        let out = with_slice(res, |p| {
+            with_slice(grad, |g| {
+                let mut out = vec![0.0; p.len()];
+                for_rows(&mut out, keys, |i, row| {
+                    let n = self.visible(i, queries, keys);
+                    let span = i * keys..i * keys + n;
+                    let (p, g) = (&p[span.clone()], &g[span]);
+                    let dot: f32 = p.iter().zip(g).map(|(p, g)| p * g).sum();
+                    for ((o, p), g) in row[..n].iter_mut().zip(p).zip(g) {
+                        *o = self.scale * p * (g - dot);
+                    }
+                });
+                out
+            })
+        })??;
+        Ok(Some(Tensor::from_vec(out, arg.shape(), arg.device())?))
+    }
+}
+
+/// The angles of rotary position embedding for a run of positions.
+#[derive(Clone, Debug)]
+pub struct Angles {
+    /// `[positions][pairs]` cosines.
+    pub cos: Arc<Vec<f32>>,
+    /// `[positions][pairs]` sines.
+    pub sin: Arc<Vec<f32>>,
+    /// Rotated pairs per head.
+    pub pairs: usize,
+}
+
+/// Rotary position embedding, half-split pairs (i, i + pairs) of the first `2 · pairs` dimensions. `x` is
+/// `[…, positions, head_dim]`, contiguous.
+pub fn rope(x: &Tensor, angles: &Angles) -> Result<Tensor> {
+    if x.device().is_cpu() {
+        return x.contiguous()?.apply_op1(Rope {
+            angles: angles.clone(),
+            sign: 1.0,
+        });
+    }
+    let shape = (angles.cos.len() / angles.pairs.max(1), angles.pairs);
+    let cos = Tensor::from_slice(&angles.cos, shape, x.device())?;
+    let sin = Tensor::from_slice(&angles.sin, shape, x.device())?;
+    candle_nn::rotary_emb::rope_slow(x, &cos, &sin)
+}
+
+struct Rope {
+    angles: Angles,
+    sign: f32,
+}
+
+impl Rope {
+    fn rotate(&self, x: &[f32], head_dim: usize) -> Vec<f32> {
+        let Angles { cos, sin, pairs } = &self.angles;
+        let positions = cos.len() / pairs;
+        let mut out = x.to_vec();
+        for_rows(&mut out, head_dim, |i, row| {
+            let at = (i % positions) * pairs;
+            let (a, b) = row[..2 * pairs].split_at_mut(*pairs);
+            for j in 0..*pairs {
+                let (c, s) = (cos[at + j], self.sign * sin[at + j]);
+                let (x, y) = (a[j], b[j]);
+                a[j] = x * c - y * s;
+                b[j] = y * c + x * s;
+            }
+        });
+        out
+    }
+}
+
+impl CustomOp1 for Rope {
+    fn name(&self) -> &'static str {
+        "rope"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let head_dim = layout.dims()[layout.dims().len() - 1];
+        let out = self.rotate(slice(storage, layout)?, head_dim);
+        Ok((CpuStorage::F32(out), layout.shape().clone()))
+    }
+
+    /// The gradient of a rotation is the rotation back.
+    fn bwd(&self, arg: &Tensor, _res: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let back = Rope {
+            angles: self.angles.clone(),
+            sign: -self.sign,
+        };
+        let out = with_slice(grad, |g| back.rotate(g, arg.dim(D::Minus1).unwrap_or(1)))?;
+        Ok(Some(Tensor::from_vec(out, arg.shape(), arg.device())?))
+    }
+}
+
+/// `silu(gate) · up`, the gated MLP of the llama family.
+pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+    if !gate.device().is_cpu() {
+        return candle_nn::ops::silu(gate)? * up;
+    }
+    gate.contiguous()?.apply_op2(&up.contiguous()?, SwiGlu)
+}
+
+struct SwiGlu;
+
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + super::kernel::exp(-x))
+}
+
+impl CustomOp2 for SwiGlu {
+    fn name(&self) -> &'static str {
+        "swiglu"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (gate, up) = (slice(s1, l1)?, slice(s2, l2)?);
+        let mut out = vec![0.0; gate.len()];
+        for_rows(&mut out, 1024, |i, row| {
+            let at = i * 1024;
+            for (j, o) in row.iter_mut().enumerate() {
+                let g = gate[at + j];
+                *o = g * sigmoid(g) * up[at + j];
+            }
+        });
+        Ok((CpuStorage::F32(out), l1.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        gate: &Tensor,
+        up: &Tensor,
+        _res: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let (dgate, dup) = with_slice(gate, |gate| {
+            with_slice(up, |up| {
+                with_slice(grad, |grad| {
+                    let mut dgate = vec![0.0; gate.len()];
+                    let mut dup = vec![0.0; gate.len()];
+                    for i in 0..gate.len() {
+                        let s = sigmoid(gate[i]);
+                        dup[i] = grad[i] * gate[i] * s;
+                        dgate[i] = grad[i] * up[i] * s * (1.0 + gate[i] * (1.0 - s));
+                    }
+                    (dgate, dup)
+                })
+            })
+        })???;
+        Ok((
+            Some(Tensor::from_vec(dgate, gate.shape(), gate.device())?),
+            Some(Tensor::from_vec(dup, up.shape(), up.device())?),
+        ))
+    }
+}
+
+/// Mean cross-entropy in nats of `logits` `[rows, V]` against one target id a row.
+pub fn cross_entropy(logits: &Tensor, targets: &[u32]) -> Result<Tensor> {
+    let (rows, vocab) = logits.dims2()?;
+    if rows != targets.len() || targets.iter().any(|t| *t as usize >= vocab) {
+        candle_core::bail!(
+            "{rows} rows of {vocab} logits do not fit {} targets",
+            targets.len()
+        );
+    }
+    logits.contiguous()?.apply_op1(CrossEntropy {
+        targets: targets.to_vec(),
+    })
+}
+
+struct CrossEntropy {
+    targets: Vec<u32>,
+}
+
+impl CustomOp1 for CrossEntropy {
+    fn name(&self) -> &'static str {
+        "cross-entropy"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let z = slice(storage, layout)?;
+        let vocab = z.len() / self.targets.len().max(1);
+        let total: f64 = z
+            .chunks(vocab)
+            .zip(&self.targets)
+            .map(|(z, t)| {
+                let max = z.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                let sum: f32 = z.iter().map(|z| super::kernel::exp(z - max)).sum();
+                f64::from(max + sum.ln() - z[*t as usize])
+            })
+            .sum();
+        let mean = (total / self.targets.len() as f64) as f32;
+        Ok((CpuStorage::F32(vec![mean]), Shape::from(())))
+    }
+
+    fn bwd(&self, arg: &Tensor, _res: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let scale = grad.to_scalar::<f32>()? / self.targets.len() as f32;
+        let vocab = arg.dim(D::Minus1)?;
+        let out = with_slice(arg, |z| {
+            let mut out = vec![0.0; z.len()];
+            for_rows(&mut out, vocab, |i, row| {
+                let z = &z[i * vocab..(i + 1) * vocab];
+                let max = z.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                let mut sum = 0.0f32;
+                for (o, z) in row.iter_mut().zip(z) {
+                    let e = super::kernel::exp(z - max);
+                    sum += e;
+                    *o = e;
+                }
+                let c = scale / sum;
+                row.iter_mut().for_each(|o| *o *= c);
+                row[self.targets[i] as usize] -= scale;
+            });
+            out
+        })?;
+        Ok(Some(Tensor::from_vec(out, arg.shape(), arg.device())?))
+    }
+}
