@@ -185,7 +185,10 @@ fn staging_dir(place: &Path) -> io::Result<TempDir> {
         use std::os::unix::fs::PermissionsExt;
         builder.permissions(fs::Permissions::from_mode(0o777));
     }
-    builder.tempdir_in(place)
+    // Its own message names a folder that nobody asked for.
+    builder
+        .tempdir_in(place)
+        .map_err(|e| io::Error::from(e.kind()))
 }
 
 fn write_synced(

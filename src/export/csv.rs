@@ -202,8 +202,10 @@ pub fn tokens_csv(out: impl Write, record: &Record) -> io::Result<()> {
     table.finish()
 }
 
-/// The layer at which the token at `position` was decided, read where it was predicted.
-pub(crate) fn decided_layer(grid: &Grid, position: usize) -> Option<u32> {
+/// `decided_layer` of the token at `position`: the layer from which on it was settled, read one position earlier, where
+/// it was predicted.
+#[must_use]
+pub fn decided_layer(grid: &Grid, position: usize) -> Option<u32> {
     grid.cells(position.checked_sub(1)?)?.decided_layer
 }
 
