@@ -15,6 +15,7 @@ pub mod lens;
 pub mod logging;
 pub mod model;
 pub mod session;
+pub mod stats;
 pub mod text;
 pub mod trace;
 pub mod train;

@@ -4,6 +4,7 @@ pub mod cache;
 mod card;
 pub mod config;
 pub mod decoder;
+pub mod guard;
 pub mod kernel;
 pub mod linear;
 pub mod ops;
@@ -13,5 +14,5 @@ pub mod weights;
 
 pub use card::ModelCard;
 pub use decoder::Decoder;
-pub use sampling::Sampling;
-pub use tokenizer::Tokenizer;
+pub use sampling::{Sampler, Sampling};
+pub use tokenizer::{TokenStream, Tokenizer};

@@ -350,9 +350,9 @@ fn split<T: Copy>(entries: Vec<T>, positions: &BTreeSet<usize>) -> (Vec<T>, Vec<
     let (mut chosen, mut others) = (Vec::new(), Vec::new());
     for (i, entry) in entries.into_iter().enumerate() {
         if positions.contains(&i) {
-            chosen.push(entry)
+            chosen.push(entry);
         } else {
-            others.push(entry)
+            others.push(entry);
         }
     }
     (chosen, others)

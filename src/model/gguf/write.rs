@@ -1,0 +1,477 @@
+//! Writing GGUF files that llama.cpp loads, and that bring their own `tokenizer.json` along.
+
+use super::config::llama3_factors;
+use super::names::{Arch, Change, interleaved};
+use super::vocab::{LLAMA3_SPLIT, QWEN2_SPLIT};
+use crate::error::{Error, Result};
+use crate::model::Tokenizer;
+use crate::model::raw::write_whole;
+use crate::text::scrub;
+use candle_core::quantized::{GgmlDType, QTensor};
+use candle_core::{D, DType, Device, Tensor};
+use serde_json::Value;
+use std::io::Write;
+use std::path::Path;
+
+const ALIGNMENT: usize = 32;
+
+/// How the matrices of a written file are stored. Vectors (norms, biases) are always f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GgufType {
+    /// 32-bit floats.
+    F32,
+    /// 16-bit floats.
+    F16,
+    /// Blocks of 32 bytes with one f16 scale: 8.5 bits a weight.
+    Q8_0,
+}
+
+impl GgufType {
+    fn dtype(self) -> GgmlDType {
+        match self {
+            Self::F32 => GgmlDType::F32,
+            Self::F16 => GgmlDType::F16,
+            Self::Q8_0 => GgmlDType::Q8_0,
+        }
+    }
+
+    /// `general.file_type` (`llama_ftype`).
+    fn file_type(self) -> u32 {
+        match self {
+            Self::F32 => 0,
+            Self::F16 => 1,
+            Self::Q8_0 => 7,
+        }
+    }
+}
+
+/// Write a llama or gpt2 model, complete or not at all.
+///
+/// `config` is its `config.json` and `tensors` go by their Hugging Face names. `tokenizer_json` is stored whole under
+/// `tokenizer.huggingface.json`, and, if it is byte-level BPE, also the way llama.cpp wants it. `metadata` are further
+/// text entries, such as `general.name` or `tokenizer.chat_template`.
+///
+/// # Errors
+/// If the architecture or a tensor has no place in GGUF, a number is missing from `config`, or the file cannot be
+/// written.
+pub fn write_gguf(
+    path: &Path,
+    config: &Value,
+    tensors: &[(String, Tensor)],
+    quant: GgufType,
+    tokenizer_json: Option<&str>,
+    metadata: &[(String, String)],
+) -> Result<()> {
+    let kind = config["model_type"].as_str().unwrap_or_default();
+    let arch = Arch::of(kind).ok_or_else(|| {
+        Error::Usage(format!(
+            "a model of type \"{}\" cannot be written as GGUF, only llama and gpt2 can",
+            scrub(kind)
+        ))
+    })?;
+    let mut entries = Entries::default();
+    let has_name = metadata.iter().any(|(key, _)| key == "general.name");
+    entries.text("general.architecture", arch.name());
+    if !has_name {
+        entries.text("general.name", arch.name());
+    }
+    entries.u32("general.file_type", quant.file_type());
+    entries.u32("general.quantization_version", 2);
+    for (key, value) in metadata {
+        entries.text(key, value);
+    }
+    numbers(arch, config, &mut entries)?;
+    if let Some(json) = tokenizer_json {
+        vocabulary(config, json, &mut entries)?;
+    }
+    let tensors = prepare(arch, config, tensors, quant)?;
+    write_whole(path, |file| {
+        write(file, &entries, &tensors).map_err(|e| match e {
+            Failure::Disk(e) => Error::write(path, &e),
+            Failure::Tensor(e) => e.into(),
+        })
+    })
+}
+
+/// Metadata in the order of writing.
+#[derive(Default)]
+struct Entries {
+    bytes: Vec<u8>,
+    count: u64,
+}
+
+impl Entries {
+    fn entry(&mut self, key: &str, kind: u32) -> &mut Vec<u8> {
+        self.count += 1;
+        put_text(&mut self.bytes, key);
+        self.bytes.extend_from_slice(&kind.to_le_bytes());
+        &mut self.bytes
+    }
+
+    fn u32(&mut self, key: &str, value: u32) {
+        let bytes = self.entry(key, 4);
+        bytes.extend_from_slice(&value.to_le_bytes());
+    }
+
+    fn f32(&mut self, key: &str, value: f64) {
+        let bytes = self.entry(key, 6);
+        bytes.extend_from_slice(&(value as f32).to_le_bytes());
+    }
+
+    fn flag(&mut self, key: &str, value: bool) {
+        self.entry(key, 7).push(value.into());
+    }
+
+    fn text(&mut self, key: &str, value: &str) {
+        put_text(self.entry(key, 8), value);
+    }
+
+    fn texts<'a>(&mut self, key: &str, values: impl ExactSizeIterator<Item = &'a str>) {
+        let bytes = self.entry(key, 9);
+        bytes.extend_from_slice(&8u32.to_le_bytes());
+        bytes.extend_from_slice(&(values.len() as u64).to_le_bytes());
+        values.for_each(|value| put_text(bytes, value));
+    }
+
+    fn i32s(&mut self, key: &str, values: &[i32]) {
+        let bytes = self.entry(key, 9);
+        bytes.extend_from_slice(&5u32.to_le_bytes());
+        bytes.extend_from_slice(&(values.len() as u64).to_le_bytes());
+        for value in values {
+            bytes.extend_from_slice(&value.to_le_bytes());
+        }
+    }
+}
+
+fn put_text(bytes: &mut Vec<u8>, text: &str) {
+    bytes.extend_from_slice(&(text.len() as u64).to_le_bytes());
+    bytes.extend_from_slice(text.as_bytes());
+}
+
+/// The architecture's own numbers.
+fn numbers(arch: Arch, config: &Value, entries: &mut Entries) -> Result<()> {
+    let fields: &[(&str, &str)] = match arch {
+        Arch::Llama => &[
+            ("block_count", "num_hidden_layers"),
+            ("context_length", "max_position_embeddings"),
+            ("embedding_length", "hidden_size"),
+            ("feed_forward_length", "intermediate_size"),
+            ("attention.head_count", "num_attention_heads"),
+            ("vocab_size", "vocab_size"),
+        ],
+        Arch::Gpt2 => &[
+            ("block_count", "n_layer"),
+            ("context_length", "n_positions"),
+            ("embedding_length", "n_embd"),
+            ("attention.head_count", "n_head"),
+            ("vocab_size", "vocab_size"),
+        ],
+    };
+    let key = |name: &str| format!("{}.{name}", arch.name());
+    for (gguf, hf) in fields {
+        entries.u32(&key(gguf), size(config, hf)?);
+    }
+    match arch {
+        Arch::Llama => {
+            let heads = size(config, "num_attention_heads")?;
+            let kv_heads = optional_size(config, "num_key_value_heads")?.unwrap_or(heads);
+            let head_dim = head_dim(config)?;
+            entries.u32(&key("attention.head_count_kv"), kv_heads);
+            entries.u32(&key("attention.key_length"), head_dim);
+            entries.u32(&key("attention.value_length"), head_dim);
+            entries.u32(&key("rope.dimension_count"), head_dim);
+            entries.f32(&key("rope.freq_base"), theta(config));
+            let eps = config["rms_norm_eps"].as_f64().unwrap_or(1e-6);
+            entries.f32(&key("attention.layer_norm_rms_epsilon"), eps);
+            let scaling = scaling(config);
+            match rope_type(scaling) {
+                None | Some("default" | "llama3") => {}
+                Some("linear") => {
+                    entries.text(&key("rope.scaling.type"), "linear");
+                    let factor = scaling["factor"].as_f64().unwrap_or(1.0);
+                    entries.f32(&key("rope.scaling.factor"), factor);
+                }
+                Some(other) => {
+                    return Err(unusable(&format!(
+                        "its rotary scaling \"{}\" has no place in GGUF",
+                        scrub(other)
+                    )));
+                }
+            }
+        }
+        Arch::Gpt2 => {
+            let inner = optional_size(config, "n_inner")?;
+            let inner = inner.unwrap_or(size(config, "n_embd")?.saturating_mul(4));
+            entries.u32(&key("feed_forward_length"), inner);
+            let eps = config["layer_norm_epsilon"].as_f64().unwrap_or(1e-5);
+            entries.f32(&key("attention.layer_norm_epsilon"), eps);
+        }
+    }
+    Ok(())
+}
+
+/// The tokenizer, whole and in llama.cpp's own form.
+fn vocabulary(config: &Value, json: &str, entries: &mut Entries) -> Result<()> {
+    let tokenizer = Tokenizer::from_bytes(json.as_bytes(), "the tokenizer to be written")?;
+    entries.text("tokenizer.huggingface.json", json);
+    let parsed: Value = serde_json::from_str(json).map_err(|e| unusable(&e.to_string()))?;
+    let token = |name: &str| {
+        let id = &config[format!("{name}_token_id")];
+        let id = id.as_array().and_then(|ids| ids.first()).unwrap_or(id);
+        id.as_u64().and_then(|id| u32::try_from(id).ok())
+    };
+    for name in ["bos", "eos", "pad"] {
+        if let Some(id) = token(name) {
+            entries.u32(&format!("tokenizer.ggml.{name}_token_id"), id);
+        }
+    }
+    let model = &parsed["model"];
+    let (Some(vocab), Some(merges)) = (model["vocab"].as_object(), model["merges"].as_array())
+    else {
+        return Ok(());
+    };
+    let byte_level = parsed["decoder"].to_string().contains("\"ByteLevel\"");
+    if !byte_level {
+        return Ok(());
+    }
+    let empty = tokenizer.encode("", true)?;
+    let adds = |id: Option<u32>| id.is_some_and(|id| empty.contains(&id));
+    let first = |id: Option<u32>| id.is_some() && empty.first().copied() == id;
+    entries.flag("tokenizer.ggml.add_bos_token", first(token("bos")));
+    let eos_too = adds(token("eos")) && (empty.len() > 1 || !first(token("bos")));
+    entries.flag("tokenizer.ggml.add_eos_token", eos_too);
+    entries.text("tokenizer.ggml.model", "gpt2");
+    entries.text("tokenizer.ggml.pre", splitting(&parsed["pre_tokenizer"]));
+    let size = size(config, "vocab_size")? as usize;
+    let (tokens, kinds) = listed(vocab, &parsed["added_tokens"], size);
+    entries.texts("tokenizer.ggml.tokens", tokens.iter().map(String::as_str));
+    entries.i32s("tokenizer.ggml.token_type", &kinds);
+    let merges: Vec<String> = merges
+        .iter()
+        .filter_map(|merge| match merge.as_array().map(Vec::as_slice) {
+            Some([a, b]) => Some(format!("{} {}", a.as_str()?, b.as_str()?)),
+            _ => merge.as_str().map(str::to_owned),
+        })
+        .collect();
+    entries.texts("tokenizer.ggml.merges", merges.iter().map(String::as_str));
+    Ok(())
+}
+
+/// llama.cpp's name for a way of cutting texts.
+fn splitting(pre_tokenizer: &Value) -> &'static str {
+    let text = pre_tokenizer.to_string();
+    let has = |regex: &str| text.contains(&Value::from(regex).to_string());
+    if has(LLAMA3_SPLIT) {
+        "llama-bpe"
+    } else if has(QWEN2_SPLIT) {
+        "qwen2"
+    } else {
+        "gpt-2"
+    }
+}
+
+/// Tokens by id and their kinds: 1 normal, 3 control, 4 user-defined, 5 for rows of the embedding without a token.
+fn listed(
+    vocab: &serde_json::Map<String, Value>,
+    added: &Value,
+    size: usize,
+) -> (Vec<String>, Vec<i32>) {
+    let mut tokens: Vec<String> = (0..size).map(|id| format!("[PAD{id}]")).collect();
+    let mut kinds = vec![5; size];
+    let mut put = |id: Option<u64>, token: &str, kind: i32| {
+        let id = id.and_then(|id| usize::try_from(id).ok());
+        if let Some(id) = id.filter(|id| *id < size) {
+            token.clone_into(&mut tokens[id]);
+            kinds[id] = kind;
+        }
+    };
+    for (token, id) in vocab {
+        put(id.as_u64(), token, 1);
+    }
+    for token in added.as_array().into_iter().flatten() {
+        let kind = if token["special"] == true { 3 } else { 4 };
+        put(token["id"].as_u64(), token["content"].as_str().unwrap_or_default(), kind);
+    }
+    (tokens, kinds)
+}
+
+/// A tensor as it is written.
+struct Ready {
+    name: String,
+    tensor: Tensor,
+    dtype: GgmlDType,
+}
+
+impl Ready {
+    fn size(&self) -> usize {
+        self.tensor.elem_count() / self.dtype.block_size() * self.dtype.type_size()
+    }
+}
+
+fn prepare(
+    arch: Arch,
+    config: &Value,
+    tensors: &[(String, Tensor)],
+    quant: GgufType,
+) -> Result<Vec<Ready>> {
+    let tied = config["tie_word_embeddings"].as_bool().unwrap_or(arch == Arch::Gpt2);
+    let mut ready = Vec::with_capacity(tensors.len() + 1);
+    for (hf, tensor) in tensors {
+        if arch.is_buffer(hf) || (tied && hf == "lm_head.weight") {
+            continue;
+        }
+        let Some((name, change)) = arch.to_gguf(hf) else {
+            return Err(unusable(&format!(
+                "its tensor {} has no name in GGUF",
+                scrub(hf)
+            )));
+        };
+        let tensor = match change {
+            Change::None => tensor.clone(),
+            Change::Transpose if tensor.rank() == 2 => tensor.transpose(D::Minus2, D::Minus1)?,
+            Change::Transpose => tensor.clone(),
+            Change::PermuteQueries | Change::PermuteKeys => {
+                permuted(tensor, head_dim(config)? as usize)?
+            }
+        };
+        let dtype = match tensor.dims() {
+            [_, row] if row % quant.dtype().block_size() == 0 => quant.dtype(),
+            [_, _] => GgmlDType::F16,
+            _ => GgmlDType::F32,
+        };
+        ready.push(Ready {
+            name,
+            tensor,
+            dtype,
+        });
+    }
+    let scaling = scaling(config);
+    if arch == Arch::Llama && rope_type(scaling) == Some("llama3") {
+        let head_dim = head_dim(config)? as usize;
+        let Some(factors) = llama3_factors(scaling, theta(config), head_dim) else {
+            return Err(unusable("its llama3 rotary scaling lacks a number"));
+        };
+        ready.push(Ready {
+            name: "rope_freqs.weight".into(),
+            tensor: Tensor::from_vec(factors, head_dim / 2, &Device::Cpu)?,
+            dtype: GgmlDType::F32,
+        });
+    }
+    Ok(ready)
+}
+
+/// Rows of queries or keys in the interleaved order.
+fn permuted(tensor: &Tensor, head_dim: usize) -> Result<Tensor> {
+    let rows = tensor.dim(0)?;
+    if head_dim < 2 || head_dim % 2 != 0 || rows % head_dim != 0 {
+        return Err(unusable(&format!(
+            "{rows} rows of queries or keys do not divide into heads of {head_dim}"
+        )));
+    }
+    let mut order = vec![0u32; rows];
+    for row in 0..rows {
+        order[interleaved(row, head_dim)] = u32::try_from(row).unwrap_or(u32::MAX);
+    }
+    Ok(tensor.index_select(&Tensor::new(order, tensor.device())?, 0)?)
+}
+
+enum Failure {
+    Disk(std::io::Error),
+    Tensor(candle_core::Error),
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(e: std::io::Error) -> Self {
+        Self::Disk(e)
+    }
+}
+
+impl From<candle_core::Error> for Failure {
+    fn from(e: candle_core::Error) -> Self {
+        Self::Tensor(e)
+    }
+}
+
+fn write(file: &mut impl Write, entries: &Entries, tensors: &[Ready]) -> Result<(), Failure> {
+    let mut header = b"GGUF".to_vec();
+    header.extend_from_slice(&3u32.to_le_bytes());
+    header.extend_from_slice(&(tensors.len() as u64).to_le_bytes());
+    header.extend_from_slice(&entries.count.to_le_bytes());
+    header.extend_from_slice(&entries.bytes);
+    let mut offset = 0;
+    for ready in tensors {
+        put_text(&mut header, &ready.name);
+        let dims = ready.tensor.dims();
+        header.extend_from_slice(&(dims.len() as u32).to_le_bytes());
+        for dim in dims.iter().rev() {
+            header.extend_from_slice(&(*dim as u64).to_le_bytes());
+        }
+        header.extend_from_slice(&code(ready.dtype).to_le_bytes());
+        header.extend_from_slice(&(offset as u64).to_le_bytes());
+        offset += ready.size().next_multiple_of(ALIGNMENT);
+    }
+    header.resize(header.len().next_multiple_of(ALIGNMENT), 0);
+    file.write_all(&header)?;
+    for ready in tensors {
+        let tensor = ready.tensor.to_dtype(DType::F32)?.contiguous()?;
+        let bytes = QTensor::quantize(&tensor.to_device(&Device::Cpu)?, ready.dtype)?;
+        let mut bytes = bytes.data()?.into_owned();
+        bytes.resize(bytes.len().next_multiple_of(ALIGNMENT), 0);
+        file.write_all(&bytes)?;
+    }
+    Ok(())
+}
+
+/// ggml's number of a type that is written.
+fn code(dtype: GgmlDType) -> u32 {
+    (0..64)
+        .find(|code| super::header::dtype(*code) == Some(dtype))
+        .unwrap_or_default()
+}
+
+fn scaling(config: &Value) -> &Value {
+    match config.get("rope_parameters").filter(|v| v.is_object()) {
+        Some(parameters) => parameters,
+        None => &config["rope_scaling"],
+    }
+}
+
+fn rope_type(scaling: &Value) -> Option<&str> {
+    scaling["rope_type"].as_str().or_else(|| scaling["type"].as_str())
+}
+
+fn theta(config: &Value) -> f64 {
+    let theta = scaling(config)["rope_theta"].as_f64();
+    theta.or_else(|| config["rope_theta"].as_f64()).unwrap_or(10_000.0)
+}
+
+fn head_dim(config: &Value) -> Result<u32> {
+    match optional_size(config, "head_dim")? {
+        Some(head_dim) => Ok(head_dim),
+        None => size(config, "hidden_size")?
+            .checked_div(size(config, "num_attention_heads")?)
+            .ok_or_else(|| unusable("it has no attention heads")),
+    }
+}
+
+fn size(config: &Value, key: &str) -> Result<u32> {
+    optional_size(config, key)?.ok_or_else(|| unusable(&format!("its config lacks {key}")))
+}
+
+fn optional_size(config: &Value, key: &str) -> Result<Option<u32>> {
+    match &config[key] {
+        Value::Null => Ok(None),
+        value => value
+            .as_u64()
+            .and_then(|n| u32::try_from(n).ok())
+            .map(Some)
+            .ok_or_else(|| unusable(&format!("{key} of its config is no whole number"))),
+    }
+}
+
+fn unusable(problem: &str) -> Error {
+    Error::failed(
+        format!("the model cannot be written as GGUF: {problem}"),
+        "Write it as safetensors instead.",
+    )
+}
