@@ -3,7 +3,7 @@
 use super::chat::{ChatTemplate, Message};
 use super::config::DecoderConfig;
 use super::source::{Checkpoint, Progress, Source};
-use super::{Decoder, ModelCard, Tokenizer, digest};
+use super::{Decoder, ModelCard, Tokenizer, demo, digest};
 use crate::error::{Error, Result};
 use candle_core::Device;
 use std::path::PathBuf;
@@ -39,7 +39,7 @@ impl Model {
         let checkpoint = Source::parse(reference)?.open(progress)?;
         progress("reading the weights", 0, Some(checkpoint.bytes));
         let sha256 = match checkpoint.files.as_slice() {
-            [] => None,
+            [] => demo::sha256(),
             files => Some(digest::weights_sha256(
                 files,
                 options.cache.as_deref(),
@@ -85,7 +85,7 @@ impl Model {
             causal: true,
             tied_head: c.tied,
             chat_template: checkpoint.chat.is_some(),
-            sha256: checkpoint.sha256,
+            sha256: None,
         };
         Ok(Self {
             card: Arc::new(card),

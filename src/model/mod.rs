@@ -2,17 +2,27 @@
 
 pub mod cache;
 mod card;
+pub mod chat;
 pub mod config;
 pub mod decoder;
+pub mod demo;
+pub mod digest;
+pub mod gguf;
 pub mod guard;
+pub mod hub;
 pub mod kernel;
 pub mod linear;
+mod loaded;
 pub mod ops;
+mod raw;
+pub mod safetensors;
 pub mod sampling;
+pub mod source;
 pub mod tokenizer;
 pub mod weights;
 
 pub use card::ModelCard;
 pub use decoder::Decoder;
+pub use loaded::{LoadOptions, Model};
 pub use sampling::{Sampler, Sampling};
 pub use tokenizer::{TokenStream, Tokenizer};

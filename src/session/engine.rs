@@ -154,7 +154,10 @@ impl Worker {
         match request {
             Request::Load(reference) => self.load(&reference),
             Request::Generate(job) => self.generate(*job),
-            Request::Pause => self.set_mode(|m| matches!(m, Mode::Running | Mode::Stepping), Mode::Paused),
+            Request::Pause => self.set_mode(
+                |m| matches!(m, Mode::Running | Mode::Stepping),
+                Mode::Paused,
+            ),
             Request::Resume => self.set_mode(|m| m == Mode::Paused, Mode::Running),
             Request::Step => self.set_mode(|m| m == Mode::Paused, Mode::Stepping),
             Request::Stop => {

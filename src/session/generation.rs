@@ -290,7 +290,9 @@ impl Generation {
 /// The prompt's token ids, checked against the model.
 fn tokenize(model: &Model, prompt: &Prompt) -> Result<Vec<u32>> {
     let empty = || {
-        Error::Usage("The prompt is empty. Type some text, or pass a prompt on the command line".into())
+        Error::Usage(
+            "The prompt is empty. Type some text, or pass a prompt on the command line".into(),
+        )
     };
     let tokens = match prompt {
         Prompt::Text(text) if text.trim().is_empty() => return Err(empty()),

@@ -198,7 +198,9 @@ impl Quality {
     #[must_use]
     pub fn table(&self) -> String {
         let number = |v: Option<f64>| v.map_or_else(|| "n/a".to_owned(), |v| format!("{v:.3}"));
-        let mut out = String::from("| set | n | exact answer | entropy, mean (median), nats |\n|---|---|---|---|\n");
+        let mut out = String::from(
+            "| set | n | exact answer | entropy, mean (median), nats |\n|---|---|---|---|\n",
+        );
         for (name, set) in [
             ("known (held-out phrasing)", &self.known),
             ("near-OOD", &self.near_ood),
@@ -226,7 +228,12 @@ impl Quality {
             ("near-OOD", self.auroc_near_ood, self.auroc_length_near_ood),
             ("withheld", self.auroc_withheld, self.auroc_length_withheld),
         ] {
-            let _ = writeln!(out, "| {name} | {} | {} |", number(by_entropy), number(by_length));
+            let _ = writeln!(
+                out,
+                "| {name} | {} | {} |",
+                number(by_entropy),
+                number(by_length)
+            );
         }
         out
     }

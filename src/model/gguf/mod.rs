@@ -163,9 +163,11 @@ impl Gguf {
             .filter_map(|name| self.token_id(name))
             .collect();
         let mut seen = Vec::new();
-        ids.retain(|id| !seen.contains(id) && {
-            seen.push(*id);
-            true
+        ids.retain(|id| {
+            !seen.contains(id) && {
+                seen.push(*id);
+                true
+            }
         });
         ids
     }
@@ -288,9 +290,9 @@ impl TensorSource for Gguf {
 
     fn load(&self, name: &str) -> Result<Stored> {
         let found = self.tensors.get(name);
-        let Some((info, change)) = found.and_then(|(gguf, change)| {
-            Some((self.header.tensors.get(gguf)?, *change))
-        }) else {
+        let Some((info, change)) =
+            found.and_then(|(gguf, change)| Some((self.header.tensors.get(gguf)?, *change)))
+        else {
             let names = self.tensors.keys().map(String::as_str);
             return Err(missing(self.path(), name, names));
         };
@@ -315,9 +317,11 @@ impl TensorSource for Gguf {
             _ => Cow::Borrowed(bytes),
         };
         let stored = match floats(&bytes, dtype) {
-            Some(numbers) => {
-                Stored::Float(Tensor::from_vec(numbers, info.shape.as_slice(), &Device::Cpu)?)
-            }
+            Some(numbers) => Stored::Float(Tensor::from_vec(
+                numbers,
+                info.shape.as_slice(),
+                &Device::Cpu,
+            )?),
             None => Stored::Quantised(Arc::new(quantised(&bytes, dtype, &info.shape)?)),
         };
         if change != Change::Transpose || info.shape.len() != 2 {

@@ -290,7 +290,11 @@ fn listed(
     }
     for token in added.as_array().into_iter().flatten() {
         let kind = if token["special"] == true { 3 } else { 4 };
-        put(token["id"].as_u64(), token["content"].as_str().unwrap_or_default(), kind);
+        put(
+            token["id"].as_u64(),
+            token["content"].as_str().unwrap_or_default(),
+            kind,
+        );
     }
     (tokens, kinds)
 }
@@ -314,7 +318,9 @@ fn prepare(
     tensors: &[(String, Tensor)],
     quant: GgufType,
 ) -> Result<Vec<Ready>> {
-    let tied = config["tie_word_embeddings"].as_bool().unwrap_or(arch == Arch::Gpt2);
+    let tied = config["tie_word_embeddings"]
+        .as_bool()
+        .unwrap_or(arch == Arch::Gpt2);
     let mut ready = Vec::with_capacity(tensors.len() + 1);
     for (hf, tensor) in tensors {
         if arch.is_buffer(hf) || (tied && hf == "lm_head.weight") {
@@ -437,12 +443,16 @@ fn scaling(config: &Value) -> &Value {
 }
 
 fn rope_type(scaling: &Value) -> Option<&str> {
-    scaling["rope_type"].as_str().or_else(|| scaling["type"].as_str())
+    scaling["rope_type"]
+        .as_str()
+        .or_else(|| scaling["type"].as_str())
 }
 
 fn theta(config: &Value) -> f64 {
     let theta = scaling(config)["rope_theta"].as_f64();
-    theta.or_else(|| config["rope_theta"].as_f64()).unwrap_or(10_000.0)
+    theta
+        .or_else(|| config["rope_theta"].as_f64())
+        .unwrap_or(10_000.0)
 }
 
 fn head_dim(config: &Value) -> Result<u32> {
