@@ -18,7 +18,8 @@ use std::time::{Duration, Instant};
 const PROMPT: &str = "Once upon a time, there was a little girl named Lily. She";
 
 fn demo() -> Model {
-    Model::load("demo", &LoadOptions::default(), &mut |_, _, _| {}).expect("the embedded model loads")
+    Model::load("demo", &LoadOptions::default(), &mut |_, _, _| {})
+        .expect("the embedded model loads")
 }
 
 fn job(new: usize) -> Job {
@@ -38,7 +39,8 @@ fn decode(c: &mut Criterion) {
             let mut total = Duration::ZERO;
             for _ in 0..rounds {
                 let mut ignore = |event: Event| drop(black_box(event));
-                let mut run = Generation::start(&model, job(NEW as usize), &mut ignore).expect("starts");
+                let mut run =
+                    Generation::start(&model, job(NEW as usize), &mut ignore).expect("starts");
                 // The prompt is not what is measured.
                 while run.drawn() == 0 {
                     run.advance(&model, &mut ignore).expect("reads");
@@ -61,11 +63,22 @@ fn decode(c: &mut Criterion) {
                 let mut next = tokens.clone();
                 let mut began = Instant::now();
                 for step in 0..=NEW {
-                    let mut rows = [Row { tokens: &next, state: Some(&mut state) }];
+                    let mut rows = [Row {
+                        tokens: &next,
+                        state: Some(&mut state),
+                    }];
                     let traced = decoder.forward(&mut rows, Taps::default()).expect("reads");
-                    let last = traced.last.narrow(0, next.len() - 1, 1).expect("has a last row");
-                    let logits = decoder.head(&decoder.final_norm(&last).expect("norms")).expect("heads");
-                    let logits: Vec<f32> = logits.flatten_all().and_then(|t| t.to_vec1()).expect("reads");
+                    let last = traced
+                        .last
+                        .narrow(0, next.len() - 1, 1)
+                        .expect("has a last row");
+                    let logits = decoder
+                        .head(&decoder.final_norm(&last).expect("norms"))
+                        .expect("heads");
+                    let logits: Vec<f32> = logits
+                        .flatten_all()
+                        .and_then(|t| t.to_vec1())
+                        .expect("reads");
                     let best = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
                     next = vec![best.map_or(0, |b| b.0 as u32)];
                     if step == 0 {
@@ -117,7 +130,12 @@ fn start(c: &mut Criterion) {
 }
 
 fn first_frame(binary: &str) -> Duration {
-    let size = PtySize { rows: 36, cols: 120, pixel_width: 0, pixel_height: 0 };
+    let size = PtySize {
+        rows: 36,
+        cols: 120,
+        pixel_width: 0,
+        pixel_height: 0,
+    };
     let pty = native_pty_system().openpty(size).expect("a pty");
     let folder = tempfile::tempdir().expect("a folder");
     let mut command = CommandBuilder::new(binary);
