@@ -19,5 +19,6 @@ pub mod stats;
 pub mod text;
 pub mod trace;
 pub mod train;
+pub mod tui;
 
 pub use error::{Error, Result};

@@ -22,7 +22,9 @@ pub mod tokenizer;
 pub mod weights;
 
 pub use card::ModelCard;
+pub use chat::{ChatTemplate, Message};
 pub use decoder::Decoder;
 pub use loaded::{LoadOptions, Model};
 pub use sampling::{Sampler, Sampling};
+pub use source::{Checkpoint, Source};
 pub use tokenizer::{TokenStream, Tokenizer};
