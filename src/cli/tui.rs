@@ -7,8 +7,8 @@ use crate::config::Colour;
 use crate::error::{Error, Result};
 use crate::export;
 use crate::lens::LensSettings;
-use crate::session::{Engine, Prompt, Request};
-use crate::tui::{self, ColourChoice, Link, Options};
+use crate::session::Prompt;
+use crate::tui::{self, ColourChoice, Options, SampleSet};
 use clap::Args as ClapArgs;
 use std::path::PathBuf;
 
@@ -47,37 +47,20 @@ pub struct Args {
 /// If there is no terminal, the options are wrong, or the terminal was lost.
 pub fn run(args: &Args, context: &Context) -> Result<u8> {
     let prompt = args.prompt_file.as_deref().map(read_prompt).transpose()?;
-    let options = options(args, context, prompt);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+    let options = options(args, context, prompt)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| {
             Error::failed(
-                format!("no threads for the screen: {e}"),
+                format!("no event loop for the screen: {e}"),
                 "Close other programs.",
             )
         })?;
-    let (engine, events) = Engine::start(options.model.clone(), load_options(context))?;
-    // The screen asks for its model first, which the engine is loading already.
-    let mut first = Some(Request::Load(options.model.clone()));
-    let link = Link {
-        send: Box::new(move |request| {
-            if let (Some(Request::Load(loading)), Request::Load(asked)) = (first.take(), &request)
-                && loading == *asked
-            {
-                return;
-            }
-            // An engine that has ended has said why in its last event.
-            let _ = engine.send(request);
-        }),
-        events,
-        export: Box::new(export::write_record),
-    };
-    runtime.block_on(tui::run(options, link))
+    runtime.block_on(tui::run(options, Box::new(export::write_record)))
 }
 
-fn options(args: &Args, context: &Context, prompt: Option<String>) -> Options {
+fn options(args: &Args, context: &Context, prompt: Option<String>) -> Result<Options> {
     let settings = &context.settings;
     let mut options = Options {
         model: settings.model.clone(),
@@ -91,6 +74,8 @@ fn options(args: &Args, context: &Context, prompt: Option<String>) -> Options {
             .map(|(action, keys)| (action.clone(), keys.join(" ")))
             .collect(),
         config_dir: context.folders.config.clone(),
+        load: load_options(context),
+        samples: samples()?,
         ..Options::default()
     };
     if let Some(dir) = &settings.export_dir {
@@ -112,7 +97,28 @@ fn options(args: &Args, context: &Context, prompt: Option<String>) -> Options {
     if args.chat {
         job.prompt = Prompt::Chat(String::new());
     }
-    options
+    Ok(options)
+}
+
+/// The prompts that the picker offers: what the embedded model was told, what it never heard of, and stories.
+fn samples() -> Result<Vec<SampleSet>> {
+    [
+        (
+            "a known fact",
+            include_str!("../../sample_prompts/known.jsonl"),
+        ),
+        (
+            "a name it never met",
+            include_str!("../../sample_prompts/near_ood.jsonl"),
+        ),
+        (
+            "a story",
+            include_str!("../../sample_prompts/stories.jsonl"),
+        ),
+    ]
+    .into_iter()
+    .map(|(name, text)| SampleSet::from_jsonl(name, text))
+    .collect()
 }
 
 fn colour(asked: Colour) -> ColourChoice {

@@ -6,7 +6,7 @@ use super::state::{Clock, Level, Message, State, update};
 use super::terminal::{Screen, stray_panic};
 use super::{Options, view};
 use crate::error::{Error, Result};
-use crate::session::{Event, Request};
+use crate::session::{Engine, Event};
 use crate::tui::colour::Depth;
 use futures::StreamExt as _;
 use ratatui::crossterm::event::{Event as Input, EventStream};
@@ -19,27 +19,12 @@ use tokio::sync::mpsc::UnboundedReceiver;
 /// How often the terminal is asked whether it is still there.
 const PULSE: Duration = Duration::from_millis(500);
 
-/// The engine as this face sees it.
-pub struct Link {
-    /// Hands a request to the engine thread; must not block.
-    pub send: Box<dyn FnMut(Request) + Send>,
-    /// What the engine reports.
-    pub events: UnboundedReceiver<Event>,
-    /// Writes exports.
-    pub export: Exporter,
-}
-
-impl std::fmt::Debug for Link {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Link").finish_non_exhaustive()
-    }
-}
-
-/// Show the screen until the user leaves. The exit code: 0, or 128 + the signal that ended it.
+/// Show the screen until the user leaves. The exit code: 0, or 128 + the signal that ended it. `export` writes a run's
+/// files. Wants a current-thread runtime with time and signals; the model runs on the engine's own thread.
 ///
 /// # Errors
 /// No terminal, wrong options, or the terminal was lost.
-pub async fn run(options: Options, link: Link) -> Result<u8> {
+pub async fn run(options: Options, export: Exporter) -> Result<u8> {
     let depth = options.colour.resolve(|name| std::env::var(name).ok());
     // Wrong options are reported on the plain terminal, before anything is entered.
     let mut state = State::new(&options, depth, Rect::new(0, 0, 80, 24))?;
@@ -52,20 +37,20 @@ pub async fn run(options: Options, link: Link) -> Result<u8> {
     } else {
         BUDGET
     };
+    let (engine, events) = Engine::start(options.model.clone(), options.load.clone())?;
     let (exported, exports) = tokio::sync::mpsc::unbounded_channel();
     let mut app = App {
         state,
         screen,
-        send: link.send,
-        export: Some(link.export),
+        engine,
+        export: Some(export),
         exported,
         exports,
         governor: Governor::new(budget),
         started: Instant::now(),
         dirty: true,
     };
-    (app.send)(Request::Load(options.model.clone()));
-    app.main_loop(link.events, &mut signals).await
+    app.main_loop(events, &mut signals).await
 }
 
 type Export = (Exporter, Result<Vec<PathBuf>>);
@@ -73,7 +58,7 @@ type Export = (Exporter, Result<Vec<PathBuf>>);
 struct App {
     state: State,
     screen: Screen,
-    send: Box<dyn FnMut(Request) + Send>,
+    engine: Engine,
     /// Taken while an export is under way.
     export: Option<Exporter>,
     exported: tokio::sync::mpsc::UnboundedSender<Export>,
@@ -143,7 +128,11 @@ impl App {
                 _ = pulse.tick() => {
                     // A dead pty reads as an endless stream of nothing; asking its size tells.
                     Screen::size().map_err(|e| lost(&e))?;
-                    stray_panic().map(|panic| Message::Note(Level::Error, panic))
+                    // Whoever runs that thread says what it means; here it must only not be lost.
+                    if let Some(panic) = stray_panic() {
+                        tracing::error!("{panic}");
+                    }
+                    None
                 }
             };
             if let Some(message) = message {
@@ -175,7 +164,10 @@ impl App {
 
     fn carry_out(&mut self, effect: Effect) -> io::Result<bool> {
         match effect {
-            Effect::Engine(request) => (self.send)(request),
+            Effect::Engine(request) => {
+                // An engine that is gone closes its events too, which is said in the status line.
+                self.engine.send(request);
+            }
             Effect::Export(record, tokenizer) => match self.export.take() {
                 Some(mut exporter) => {
                     let folder = fresh_folder(&self.state.export_dir);

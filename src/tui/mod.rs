@@ -30,11 +30,12 @@ pub mod theme;
 pub mod view;
 pub mod widgets;
 
-pub use app::{Link, run};
+pub use app::run;
 pub use colour::ColourChoice;
 pub use effect::Exporter;
 
 use crate::error::{Error, Result};
+use crate::model::LoadOptions;
 use crate::session::{Job, Prompt};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -90,6 +91,8 @@ impl SampleSet {
 pub struct Options {
     /// A folder, a `.gguf` file, a hub id, or `demo`.
     pub model: String,
+    /// How it is loaded.
+    pub load: LoadOptions,
     /// A prompt to run as soon as the model is there.
     pub prompt: Option<String>,
     /// Sample prompts; the first three sets have a key each.
@@ -117,6 +120,7 @@ impl Default for Options {
         job.lens.top = 10;
         Self {
             model: "demo".to_owned(),
+            load: LoadOptions::default(),
             prompt: None,
             samples: Vec::new(),
             theme: None,

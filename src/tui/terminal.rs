@@ -2,7 +2,7 @@
 //!
 //! A guard leaves it when the program ends or unwinds; a panic hook leaves it before the message of a panic on the
 //! screen's own thread. A panic on another thread (the engine, a worker) does not tear the screen down: its message is
-//! kept and shown in the status line, because that thread's owner decides what it means.
+//! kept for the log, because that thread's owner decides what it means.
 
 use super::governor::Counting;
 use crate::error::{Error, Result};

@@ -210,7 +210,7 @@ fn wrong_use_is_told_apart_from_failure() {
         path,
         &["run", "--prompt-ids", "999999"],
         2,
-        &["999999", "vocabulary"],
+        &["999999", "3071"],
     );
     fails(path, &["run", "x", "--temperature=-1"], 2, &["temperature"]);
     fails(path, &["run", "x", "--top-p", "1.5"], 2, &["top"]);

@@ -46,6 +46,7 @@ impl State {
                     prompt_tokens,
                     max_new_tokens,
                     sampling: self.settings.sampling.clone(),
+                    lens: self.job.lens.clone(),
                     speed: Speed::default(),
                     started: self.clock.wall,
                     ended: None,
@@ -77,7 +78,14 @@ impl State {
                 }
             }
             Event::Paused => self.phase = Phase::Paused,
-            Event::Resumed => self.phase = Phase::Streaming,
+            Event::Resumed => {
+                let drawn = self.run.as_ref().map_or(0, Run::drawn);
+                self.phase = if drawn > 0 {
+                    Phase::Streaming
+                } else {
+                    Phase::Reading
+                };
+            }
             Event::Finished(finish) => {
                 self.phase = Phase::Done(finish);
                 if let Some(run) = &mut self.run {

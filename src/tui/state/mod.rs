@@ -22,6 +22,7 @@ pub use sampling::{AttentionChoice, Field, Panel, Settings};
 pub use settle::{Derived, RangeMode, Ranges, Scale};
 pub use update::{Message, update};
 
+use crate::lens::LensSettings;
 use crate::model::{ModelCard, Sampling, Tokenizer};
 use crate::session::{Finish, Job, Speed};
 use crate::trace::{Grid, Metric, Record, Schema};
@@ -111,6 +112,8 @@ pub struct Run {
     pub max_new_tokens: usize,
     /// How tokens are drawn.
     pub sampling: Sampling,
+    /// What the lens computes.
+    pub lens: LensSettings,
     /// Measured speed.
     pub speed: Speed,
     /// Wall-clock start.
@@ -388,7 +391,7 @@ impl State {
     pub fn word(&self, id: u32) -> String {
         self.model.as_ref().map_or_else(
             || format!("#{id}"),
-            |model| show::label(&model.tokenizer.bytes(id)),
+            |model| show::cut(&show::visible(&model.tokenizer.display(id)), show::LABEL),
         )
     }
 
@@ -410,7 +413,7 @@ impl State {
             model: Arc::clone(&model.card),
             schema: Arc::clone(&run.schema),
             sampling: run.sampling.clone(),
-            lens: self.job.lens.clone(),
+            lens: run.lens.clone(),
             max_new_tokens: run.max_new_tokens,
             branches: vec![("main".to_owned(), run.grid.clone())],
             started: run.started,

@@ -52,7 +52,7 @@ pub fn paint(buf: &mut Buffer, area: Rect, state: &State) {
         .clamp(3, 12);
     let mut y = candidates(buf, area, state, run, most);
     y = then_came(buf, area, y, state, run);
-    if area.height > y + 8 {
+    if area.height > y + FIRST.len() as u16 + 1 {
         y += 1;
     }
     metrics(buf, area, y, state, run);

@@ -6,7 +6,7 @@
 //!   ⋮
 //!   0   ██████████
 //!       The cap ital of ▲Tarsin
-//!       0.02 ████████████████ 8.31 nats   ·· not read  ╱╱ n/a  ▁▁ decided
+//!       0.02 ████████████████ 8.31 nats  ·· unread  ╱╱ n/a  ▁▁ decided
 //! ```
 
 use super::{empty, put, put_line};
@@ -189,7 +189,7 @@ fn scale(buf: &mut Buffer, area: Rect, state: &State) {
         RangeMode::Map | RangeMode::Fixed => None,
     }
     .unwrap_or(state.derived.ranges.map);
-    let wide = area.width >= 64;
+    let wide = area.width >= 90;
     let mut spans = vec![Span::styled(
         format!("{} ", show::number(Some(low), spec.unit)),
         theme.base,
@@ -210,13 +210,13 @@ fn scale(buf: &mut Buffer, area: Rect, state: &State) {
         Depth::Mono => ("__", "//"),
         _ => ("··", "╱╱"),
     };
-    let mut legend = vec![(unread, "not read"), (absent, "n/a")];
+    let mut legend = vec![(unread, "unread"), (absent, "n/a")];
     if !state.map.hide_decided && state.map.zoom != Zoom::Halves {
         legend.push(("▁▁", "decided"));
     }
     let mut line = Line::from(spans);
     for (mark, text) in legend {
-        let part = format!("   {mark} {text}");
+        let part = format!("  {mark} {text}");
         if line.width() + show::columns(&part) + 5 > usize::from(area.width) {
             break;
         }

@@ -120,13 +120,13 @@ fn legend(buf: &mut Buffer, area: Rect, state: &State, null: bool) {
     let theme = &state.theme;
     let mut spans = vec![
         Span::styled("⠤⠤ ", theme.curve),
-        Span::styled("this token   ", theme.muted),
+        Span::styled("this token  ", theme.muted),
         Span::styled("⠄⠄ ", theme.mean),
-        Span::styled("mean of all   ", theme.muted),
+        Span::styled("mean of all  ", theme.muted),
     ];
     if null {
         spans.push(Span::styled("⠄⠄ ", theme.null));
         spans.push(Span::styled("chance", theme.muted));
     }
-    put_line(buf, area, NUMBERS, area.height - 1, &Line::from(spans));
+    put_line(buf, area, 1, area.height - 1, &Line::from(spans));
 }
