@@ -158,7 +158,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("a");
         std::fs::write(&file, "a").unwrap();
-        assert!(matches!(weights_sha256(&[file], None, &|| true), Err(Error::Interrupted)));
+        assert!(matches!(
+            weights_sha256(&[file], None, &|| true),
+            Err(Error::Interrupted)
+        ));
         assert!(weights_sha256(&[folder.path().join("b")], None, &|| false).is_err());
     }
 }

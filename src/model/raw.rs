@@ -12,7 +12,11 @@ use std::path::{Path, PathBuf};
 /// The bytes of one file.
 pub(super) enum Bytes {
     /// A file on disk, mapped; kept open to notice that it shrinks.
-    Mapped { map: Mmap, file: File, path: PathBuf },
+    Mapped {
+        map: Mmap,
+        file: File,
+        path: PathBuf,
+    },
     /// Bytes that were never a file, under a name for messages.
     Owned { bytes: Vec<u8>, name: PathBuf },
     /// Bytes inside this program.
@@ -74,7 +78,10 @@ impl Bytes {
             if now < map.len() as u64 {
                 return Err(Error::file(
                     path,
-                    format!("has shrunk from {} to {now} bytes while it was read", map.len()),
+                    format!(
+                        "has shrunk from {} to {now} bytes while it was read",
+                        map.len()
+                    ),
                     "Wait until it is written, then load the model again.",
                 ));
             }
@@ -177,9 +184,26 @@ mod tests {
         std::fs::write(&path, [7u8; 8192]).unwrap();
         let bytes = Bytes::open(&path).unwrap();
         assert_eq!(bytes.get(0..4, "t").unwrap(), [7; 4]);
-        assert!(bytes.get(8190..8194, "t").unwrap_err().to_string().contains("8194"));
-        File::options().write(true).open(&path).unwrap().set_len(10).unwrap();
-        assert!(bytes.get(0..4, "t").unwrap_err().to_string().contains("shrunk"));
+        assert!(
+            bytes
+                .get(8190..8194, "t")
+                .unwrap_err()
+                .to_string()
+                .contains("8194")
+        );
+        File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(10)
+            .unwrap();
+        assert!(
+            bytes
+                .get(0..4, "t")
+                .unwrap_err()
+                .to_string()
+                .contains("shrunk")
+        );
     }
 
     #[test]
@@ -194,7 +218,12 @@ mod tests {
 
     #[test]
     fn nearest_names_share_both_ends() {
-        let names = ["model.layers.1.mlp.up.weight", "lm_head.weight", "model.layers.10.mlp.down.weight", "x"];
+        let names = [
+            "model.layers.1.mlp.up.weight",
+            "lm_head.weight",
+            "model.layers.10.mlp.down.weight",
+            "x",
+        ];
         assert_eq!(
             nearest("model.layers.1.mlp.down.weight", names.into_iter()),
             [names[2], names[0], names[1]]
@@ -205,7 +234,10 @@ mod tests {
     fn a_failed_write_leaves_the_old_file_and_no_litter() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x");
-        write_whole(&path, |w| w.write_all(b"old").map_err(|e| Error::write("x", &e))).unwrap();
+        write_whole(&path, |w| {
+            w.write_all(b"old").map_err(|e| Error::write("x", &e))
+        })
+        .unwrap();
         let fails = write_whole(&path, |w| {
             w.write_all(b"new").map_err(|e| Error::write("x", &e))?;
             Err(Error::Interrupted)
@@ -217,7 +249,10 @@ mod tests {
 
     #[test]
     fn numbers_widen() {
-        let bytes: Vec<u8> = [1.5f32, -2.0].iter().flat_map(|x| x.to_le_bytes()).collect();
+        let bytes: Vec<u8> = [1.5f32, -2.0]
+            .iter()
+            .flat_map(|x| x.to_le_bytes())
+            .collect();
         assert_eq!(widen(&bytes, f32::from_le_bytes), [1.5, -2.0]);
     }
 }

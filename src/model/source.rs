@@ -174,9 +174,10 @@ impl Source {
                     cancelled,
                 )?;
                 let mut checkpoint = match file {
-                    Some(file) => {
-                        Checkpoint::from_gguf(Gguf::open(&fetched.join(file))?, &file_name(&fetched))?
-                    }
+                    Some(file) => Checkpoint::from_gguf(
+                        Gguf::open(&fetched.join(file))?,
+                        &file_name(&fetched),
+                    )?,
                     None => open_folder(&fetched)?,
                 };
                 // A snapshot's folder is called by its commit.
@@ -391,22 +392,48 @@ mod tests {
             file: file.map(Into::into),
         };
         assert_eq!(Source::parse("demo").unwrap(), Source::Demo);
-        assert_eq!(Source::parse(" org/name ").unwrap(), hub("org/name", None, None));
-        assert_eq!(Source::parse("org/name@v1.0").unwrap(), hub("org/name", Some("v1.0"), None));
-        assert_eq!(Source::parse("org/n@refs/pr/1").unwrap(), hub("org/n", Some("refs/pr/1"), None));
+        assert_eq!(
+            Source::parse(" org/name ").unwrap(),
+            hub("org/name", None, None)
+        );
+        assert_eq!(
+            Source::parse("org/name@v1.0").unwrap(),
+            hub("org/name", Some("v1.0"), None)
+        );
+        assert_eq!(
+            Source::parse("org/n@refs/pr/1").unwrap(),
+            hub("org/n", Some("refs/pr/1"), None)
+        );
         assert_eq!(
             Source::parse("org/name/x.Q8_0.gguf@main").unwrap(),
             hub("org/name", Some("main"), Some("x.Q8_0.gguf"))
         );
         let folder = fixture("gpt2");
-        assert_eq!(Source::parse(folder.to_str().unwrap()).unwrap(), Source::Folder(folder.clone()));
-        for wrong in ["", "gpt2", "./nowhere", "a/b/c", "/nowhere/x.gguf", "x/y.gguf", "a/b@", "a/b@..", "-a/b", "a/b c", "a/\u{1b}"] {
+        assert_eq!(
+            Source::parse(folder.to_str().unwrap()).unwrap(),
+            Source::Folder(folder.clone())
+        );
+        for wrong in [
+            "",
+            "gpt2",
+            "./nowhere",
+            "a/b/c",
+            "/nowhere/x.gguf",
+            "x/y.gguf",
+            "a/b@",
+            "a/b@..",
+            "-a/b",
+            "a/b c",
+            "a/\u{1b}",
+        ] {
             let error = Source::parse(wrong).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{wrong}");
             assert!(!error.to_string().contains('\u{1b}'));
         }
         let file = folder.join("config.json");
-        let error = Source::parse(file.to_str().unwrap()).unwrap_err().to_string();
+        let error = Source::parse(file.to_str().unwrap())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("give the folder"), "{error}");
     }
 
@@ -440,10 +467,16 @@ mod tests {
         write("generation_config.json", json!({"eos_token_id": [1, 2]}));
         assert_eq!(open(folder.path()).unwrap().eos, [1, 2]);
         write("generation_config.json", json!({}));
-        write("config.json", json!({"eos_token_id": -1, "text_config": {"eos_token_id": 7}}));
+        write(
+            "config.json",
+            json!({"eos_token_id": -1, "text_config": {"eos_token_id": 7}}),
+        );
         assert_eq!(open(folder.path()).unwrap().eos, [7]);
         write("config.json", json!({}));
-        write("tokenizer_config.json", json!({"eos_token": {"content": "<|eos|>"}, "bos_token": "nothing"}));
+        write(
+            "tokenizer_config.json",
+            json!({"eos_token": {"content": "<|eos|>"}, "bos_token": "nothing"}),
+        );
         let model = open(folder.path()).unwrap();
         assert_eq!((model.eos, model.bos), (vec![1], None));
     }
@@ -455,7 +488,10 @@ mod tests {
         std::fs::write(path, "{{ bos_token }}{{ messages[0].content }}").unwrap();
         let model = open(folder.path()).unwrap();
         let message = super::super::chat::Message::user("hi");
-        assert_eq!(model.chat.unwrap().render(&[message], true).unwrap(), "<|bos|>hi");
+        assert_eq!(
+            model.chat.unwrap().render(&[message], true).unwrap(),
+            "<|bos|>hi"
+        );
     }
 
     #[test]

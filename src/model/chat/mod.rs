@@ -107,7 +107,9 @@ impl ChatTemplate {
         let template = env.template_from_named_str("chat_template", &self.text)?;
         let turns: Vec<Value> = messages
             .iter()
-            .map(|m| Value::from_pairs([("role", m.role.as_str()), ("content", m.content.as_str())]))
+            .map(|m| {
+                Value::from_pairs([("role", m.role.as_str()), ("content", m.content.as_str())])
+            })
             .collect();
         let token = |token: &Option<String>| token.as_deref().map_or(Value::UNDEFINED, Value::from);
         let context = Value::from_pairs([
@@ -155,9 +157,12 @@ fn environment() -> Result<Environment<'static>, minijinja::Error> {
         env.remove_filter(filter);
     }
     env.set_unknown_method_callback(|_, value, method, args| python::method(value, method, args));
-    env.add_function("raise_exception", |what: String| -> Result<Value, minijinja::Error> {
-        Err(minijinja::Error::new(ErrorKind::InvalidOperation, what))
-    });
+    env.add_function(
+        "raise_exception",
+        |what: String| -> Result<Value, minijinja::Error> {
+            Err(minijinja::Error::new(ErrorKind::InvalidOperation, what))
+        },
+    );
     env.add_function("strftime_now", |format: String| strftime(now(), &format));
     Ok(env)
 }
@@ -190,7 +195,11 @@ fn without_generation_tags(text: &str) -> String {
         let inner = tag[2..end].trim_matches(['-', '+']).trim();
         match inner {
             "generation" | "endgeneration" => {
-                let instead = if inner == "generation" { "if true" } else { "endif" };
+                let instead = if inner == "generation" {
+                    "if true"
+                } else {
+                    "endif"
+                };
                 out.push_str(&tag.replacen(inner, instead, 1));
             }
             _ => out.push_str(tag),
@@ -202,7 +211,10 @@ fn without_generation_tags(text: &str) -> String {
 }
 
 fn sentence(error: &minijinja::Error) -> Error {
-    let place = error.line().map(|l| format!(" (line {l})")).unwrap_or_default();
+    let place = error
+        .line()
+        .map(|l| format!(" (line {l})"))
+        .unwrap_or_default();
     let what = match error.kind() {
         ErrorKind::OutOfFuel => "runs too long".to_owned(),
         ErrorKind::WriteFailure => "writes too much".to_owned(),

@@ -123,7 +123,12 @@ fn replace(text: &str, from: &str, to: &str, count: Option<i64>) -> Result<Strin
 }
 
 /// Python's `split`: without a separator at runs of white space, else at every separator; at most `most` cuts.
-fn split(text: &str, by: Option<&str>, most: Option<i64>, right: bool) -> Result<Vec<Value>, Error> {
+fn split(
+    text: &str,
+    by: Option<&str>,
+    most: Option<i64>,
+    right: bool,
+) -> Result<Vec<Value>, Error> {
     let cuts = most.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
     let parts = cuts.saturating_add(1);
     let mut out: Vec<&str> = match by {
@@ -192,7 +197,10 @@ fn title(text: &str) -> String {
 fn capitalize(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map_or_else(String::new, |first| {
-        first.to_uppercase().chain(chars.as_str().to_lowercase().chars()).collect()
+        first
+            .to_uppercase()
+            .chain(chars.as_str().to_lowercase().chars())
+            .collect()
     })
 }
 
@@ -211,16 +219,31 @@ mod tests {
         assert_eq!(call("xxaxx", "strip", &[s("x")]), "a");
         assert_eq!(call("\n\na\n", "lstrip", &[s("\n")]), "a\n");
         assert_eq!(call("a\n ", "rstrip", &[]), "a");
-        assert_eq!(call("a,b,,c", "split", &[s(",")]), r#"["a", "b", "", "c"]"#);
-        assert_eq!(call("a,b,c", "split", &[s(","), Value::from(1)]), r#"["a", "b,c"]"#);
-        assert_eq!(call("a,b,c", "rsplit", &[s(","), Value::from(1)]), r#"["a,b", "c"]"#);
-        assert_eq!(call("  a \n b c ", "split", &[]), r#"["a", "b", "c"]"#);
-        assert_eq!(call(" a b c ", "rsplit", &[Value::from(()), Value::from(1)]), r#"["a b", "c"]"#);
-        assert_eq!(call("</think>a", "split", &[s("</think>")]), r#"["", "a"]"#);
-        assert_eq!(call("abc", "startswith", &[s("ab")]), "true");
-        assert_eq!(call("abc", "endswith", &[Value::from(vec!["x", "bc"])]), "true");
+        assert_eq!(call("a,b,,c", "split", &[s(",")]), "['a', 'b', '', 'c']");
+        assert_eq!(
+            call("a,b,c", "split", &[s(","), Value::from(1)]),
+            "['a', 'b,c']"
+        );
+        assert_eq!(
+            call("a,b,c", "rsplit", &[s(","), Value::from(1)]),
+            "['a,b', 'c']"
+        );
+        assert_eq!(call("  a \n b c ", "split", &[]), "['a', 'b', 'c']");
+        assert_eq!(
+            call(" a b c ", "rsplit", &[Value::from(()), Value::from(1)]),
+            "['a b', 'c']"
+        );
+        assert_eq!(call("</think>a", "split", &[s("</think>")]), "['', 'a']");
+        assert_eq!(call("abc", "startswith", &[s("ab")]), "True");
+        assert_eq!(
+            call("abc", "endswith", &[Value::from(vec!["x", "bc"])]),
+            "True"
+        );
         assert_eq!(call("aXa", "replace", &[s("a"), s("bb")]), "bbXbb");
-        assert_eq!(call("aXa", "replace", &[s("a"), s("b"), Value::from(1)]), "bXa");
+        assert_eq!(
+            call("aXa", "replace", &[s("a"), s("b"), Value::from(1)]),
+            "bXa"
+        );
         assert_eq!(call("hello wORLD", "title", &[]), "Hello World");
         assert_eq!(call("hELLO", "capitalize", &[]), "Hello");
         assert_eq!(call("äöü", "find", &[s("ü")]), "2");
@@ -233,10 +256,13 @@ mod tests {
         let call = |name: &str, args: &[Value]| method(&map, name, args).unwrap();
         assert_eq!(call("get", &[Value::from("a")]), Value::from(1));
         assert!(call("get", &[Value::from("b")]).is_none());
-        assert_eq!(call("get", &[Value::from("b"), Value::from(7)]), Value::from(7));
-        assert_eq!(call("keys", &[]).to_string(), r#"["a"]"#);
+        assert_eq!(
+            call("get", &[Value::from("b"), Value::from(7)]),
+            Value::from(7)
+        );
+        assert_eq!(call("keys", &[]).to_string(), "['a']");
         assert_eq!(call("values", &[]).to_string(), "[1]");
-        assert_eq!(call("items", &[]).to_string(), r#"[["a", 1]]"#);
+        assert_eq!(call("items", &[]).to_string(), "[['a', 1]]");
     }
 
     #[test]

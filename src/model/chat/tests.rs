@@ -70,7 +70,10 @@ fn chatml() {
 
 #[test]
 fn mistral_and_its_complaints() {
-    assert_eq!(render(MISTRAL, &talk(), true), "<s>[INST]  Hi  [/INST]Yes?</s>[INST] Go on [/INST]");
+    assert_eq!(
+        render(MISTRAL, &talk(), true),
+        "<s>[INST]  Hi  [/INST]Yes?</s>[INST] Go on [/INST]"
+    );
     let template = ChatTemplate::new(MISTRAL, None, None);
     let error = template
         .render(&[Message::new("assistant", "x")], true)
@@ -91,7 +94,10 @@ fn gemma() {
 #[test]
 fn lines_of_tags_leave_no_blanks() {
     let text = "{% for m in messages %}\n    {% if m.role == 'user' %}\n{{ m.content }}\n    {% endif %}\n{% endfor %}\n";
-    assert_eq!(render(text, &[Message::user("a"), Message::user("b")], false), "a\nb\n");
+    assert_eq!(
+        render(text, &[Message::user("a"), Message::user("b")], false),
+        "a\nb\n"
+    );
 }
 
 #[test]
@@ -116,12 +122,23 @@ fn dates_are_written_as_asked() {
     let at = OffsetDateTime::from_unix_timestamp(86_400 * 365).unwrap();
     assert_eq!(strftime(at, "%d %b %Y").unwrap(), "01 Jan 1971");
     assert!(strftime(at, "%Q").is_err());
-    assert!(render("{{ strftime_now('%Y') if strftime_now is defined }}", &[], false).len() == 4);
+    assert!(
+        render(
+            "{{ strftime_now('%Y') if strftime_now is defined }}",
+            &[],
+            false
+        )
+        .len()
+            == 4
+    );
 }
 
 #[test]
 fn templates_that_never_end_are_stopped() {
-    assert!(fails("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}").contains("too long"));
+    assert!(
+        fails("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}")
+            .contains("too long")
+    );
     assert!(fails("{% for a in range(99999) %}{{ 'x' * 10000 }}{% endfor %}").contains("too much"));
     assert!(fails("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}").contains("chat template"));
     assert!(fails("{{ 'x' * 999999999999 }}").contains("chat template"));
@@ -143,13 +160,31 @@ fn the_configuration_is_read_in_all_its_forms() {
         ChatTemplate::from_config(&config, jinja).map(|t| t.render(&[], false).unwrap())
     };
     assert_eq!(of(json!({}), None), None);
-    assert_eq!(of(json!({"chat_template": "a{{ bos_token }}", "bos_token": "<s>"}), None), Some("a<s>".into()));
-    assert_eq!(of(json!({"chat_template": "a"}), Some("b")), Some("b".into()));
     assert_eq!(
-        of(json!({"chat_template": [{"name": "rag", "template": "r"}, {"name": "default", "template": "{{ eos_token }}"}],
-                  "eos_token": {"content": "</s>"}}), None),
+        of(
+            json!({"chat_template": "a{{ bos_token }}", "bos_token": "<s>"}),
+            None
+        ),
+        Some("a<s>".into())
+    );
+    assert_eq!(
+        of(json!({"chat_template": "a"}), Some("b")),
+        Some("b".into())
+    );
+    assert_eq!(
+        of(
+            json!({"chat_template": [{"name": "rag", "template": "r"}, {"name": "default", "template": "{{ eos_token }}"}],
+                  "eos_token": {"content": "</s>"}}),
+            None
+        ),
         Some("</s>".into())
     );
-    assert_eq!(of(json!({"chat_template": [{"name": "x", "template": "x"}]}), None), Some("x".into()));
+    assert_eq!(
+        of(
+            json!({"chat_template": [{"name": "x", "template": "x"}]}),
+            None
+        ),
+        Some("x".into())
+    );
     assert_eq!(of(json!({"chat_template": 7}), None), None);
 }

@@ -100,7 +100,9 @@ fn rope_scaling(gguf: &Gguf) -> Result<Option<Value>> {
     match gguf.text("llama.rope.scaling.type") {
         None | Some("none") => {}
         Some("linear") => {
-            return Ok(Some(json!({"rope_type": "linear", "factor": factor.unwrap_or(1.0)})));
+            return Ok(Some(
+                json!({"rope_type": "linear", "factor": factor.unwrap_or(1.0)}),
+            ));
         }
         Some(other) => {
             return Ok(Some(json!({"rope_type": scrub(other), "factor": factor})));

@@ -299,7 +299,12 @@ impl<'a> Cursor<'a> {
             4..=6 => 4,
             8 | 10..=12 => 8,
             9 => 12,
-            _ => return Err(format!("{} is an array of the unknown type {kind}", self.reading)),
+            _ => {
+                return Err(format!(
+                    "{} is an array of the unknown type {kind}",
+                    self.reading
+                ));
+            }
         };
         if count > MAX_ELEMENTS || count.saturating_mul(least) > self.left() {
             return Err(format!(

@@ -43,7 +43,7 @@ impl Gguf {
     /// # Errors
     /// If it is damaged, or holds an architecture that is not read.
     pub fn open(path: &Path) -> Result<Self> {
-        Self::from(Bytes::open(path)?)
+        Self::read(Bytes::open(path)?)
     }
 
     /// From bytes in memory; `name` stands for them in messages.
@@ -51,7 +51,7 @@ impl Gguf {
     /// # Errors
     /// As [`Gguf::open`].
     pub fn from_bytes(bytes: Vec<u8>, name: &str) -> Result<Self> {
-        Self::from(Bytes::Owned {
+        Self::read(Bytes::Owned {
             bytes,
             name: PathBuf::from(name),
         })
@@ -62,10 +62,10 @@ impl Gguf {
     /// # Errors
     /// As [`Gguf::open`].
     pub fn from_static(bytes: &'static [u8], name: &'static str) -> Result<Self> {
-        Self::from(Bytes::Static { bytes, name })
+        Self::read(Bytes::Static { bytes, name })
     }
 
-    fn from(bytes: Bytes) -> Result<Self> {
+    fn read(bytes: Bytes) -> Result<Self> {
         let header = Header::read(bytes.all()).map_err(|problem| {
             Error::file(
                 bytes.path(),
@@ -163,9 +163,11 @@ impl Gguf {
             .filter_map(|name| self.token_id(name))
             .collect();
         let mut seen = Vec::new();
-        ids.retain(|id| !seen.contains(id) && {
-            seen.push(*id);
-            true
+        ids.retain(|id| {
+            !seen.contains(id) && {
+                seen.push(*id);
+                true
+            }
         });
         ids
     }
@@ -257,9 +259,7 @@ impl Gguf {
             _ => heads,
         };
         match heads.and_then(|h| usize::try_from(h).ok()) {
-            Some(heads) if heads > 0 && rows % heads == 0 && (rows / heads) % 2 == 0 => {
-                Ok(rows / heads)
-            }
+            Some(heads) if heads > 0 && rows.is_multiple_of(2 * heads) => Ok(rows / heads),
             _ => Err(Error::file(
                 self.path(),
                 format!(
@@ -288,9 +288,9 @@ impl TensorSource for Gguf {
 
     fn load(&self, name: &str) -> Result<Stored> {
         let found = self.tensors.get(name);
-        let Some((info, change)) = found.and_then(|(gguf, change)| {
-            Some((self.header.tensors.get(gguf)?, *change))
-        }) else {
+        let Some((info, change)) =
+            found.and_then(|(gguf, change)| Some((self.header.tensors.get(gguf)?, *change)))
+        else {
             let names = self.tensors.keys().map(String::as_str);
             return Err(missing(self.path(), name, names));
         };
@@ -315,9 +315,11 @@ impl TensorSource for Gguf {
             _ => Cow::Borrowed(bytes),
         };
         let stored = match floats(&bytes, dtype) {
-            Some(numbers) => {
-                Stored::Float(Tensor::from_vec(numbers, info.shape.as_slice(), &Device::Cpu)?)
-            }
+            Some(numbers) => Stored::Float(Tensor::from_vec(
+                numbers,
+                info.shape.as_slice(),
+                &Device::Cpu,
+            )?),
             None => Stored::Quantised(Arc::new(quantised(&bytes, dtype, &info.shape)?)),
         };
         if change != Change::Transpose || info.shape.len() != 2 {

@@ -155,18 +155,43 @@ mod tests {
     #[test]
     fn names_go_there_and_back() {
         for (arch, gguf, hf) in [
-            (Arch::Llama, "token_embd.weight", "model.embed_tokens.weight"),
-            (Arch::Llama, "blk.11.attn_q.weight", "model.layers.11.self_attn.q_proj.weight"),
-            (Arch::Llama, "blk.0.attn_q.bias", "model.layers.0.self_attn.q_proj.bias"),
+            (
+                Arch::Llama,
+                "token_embd.weight",
+                "model.embed_tokens.weight",
+            ),
+            (
+                Arch::Llama,
+                "blk.11.attn_q.weight",
+                "model.layers.11.self_attn.q_proj.weight",
+            ),
+            (
+                Arch::Llama,
+                "blk.0.attn_q.bias",
+                "model.layers.0.self_attn.q_proj.bias",
+            ),
             (Arch::Llama, "output.weight", "lm_head.weight"),
             (Arch::Gpt2, "position_embd.weight", "transformer.wpe.weight"),
-            (Arch::Gpt2, "blk.2.ffn_norm.bias", "transformer.h.2.ln_2.bias"),
+            (
+                Arch::Gpt2,
+                "blk.2.ffn_norm.bias",
+                "transformer.h.2.ln_2.bias",
+            ),
         ] {
             assert_eq!(arch.to_hf(gguf).unwrap().0, hf);
             assert_eq!(arch.to_gguf(hf).unwrap().0, gguf);
         }
-        assert_eq!(Arch::Gpt2.to_gguf("h.0.attn.c_attn.weight").unwrap(), ("blk.0.attn_qkv.weight".into(), Change::Transpose));
-        for wrong in ["blk.x.attn_q.weight", "blk.0.attn_q", "blk.0.attn_z.weight", "blk.0.ffn_gate_exps.weight", ""] {
+        assert_eq!(
+            Arch::Gpt2.to_gguf("h.0.attn.c_attn.weight").unwrap(),
+            ("blk.0.attn_qkv.weight".into(), Change::Transpose)
+        );
+        for wrong in [
+            "blk.x.attn_q.weight",
+            "blk.0.attn_q",
+            "blk.0.attn_z.weight",
+            "blk.0.ffn_gate_exps.weight",
+            "",
+        ] {
             assert_eq!(Arch::Llama.to_hf(wrong), None);
         }
         assert!(Arch::Gpt2.is_buffer("h.0.attn.bias"));

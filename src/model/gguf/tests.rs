@@ -58,7 +58,9 @@ fn wide() -> (serde_json::Value, Vec<(String, Tensor)>) {
                          "original_max_position_embeddings": 8192},
         "bos_token_id": 1, "eos_token_id": [2, 3],
     });
-    let random = |rows: usize, columns: usize| Tensor::randn(0f32, 1.0, (rows, columns), &Device::Cpu).unwrap();
+    let random = |rows: usize, columns: usize| {
+        Tensor::randn(0f32, 1.0, (rows, columns), &Device::Cpu).unwrap()
+    };
     let ones = Tensor::ones(64, candle_core::DType::F32, &Device::Cpu).unwrap();
     let block = |name: &str| format!("model.layers.0.{name}.weight");
     let tensors = vec![
@@ -92,11 +94,18 @@ fn f32_files_give_back_every_number() {
             }
             assert_eq!(gguf.shape(&name).as_deref(), Some(tensor.dims()), "{name}");
             let expected: Vec<f32> = tensor.flatten_all().unwrap().to_vec1().unwrap();
-            assert_eq!(numbers(&gguf.load(&name).unwrap()), expected, "{family} {name}");
+            assert_eq!(
+                numbers(&gguf.load(&name).unwrap()),
+                expected,
+                "{family} {name}"
+            );
         }
         let back = gguf.config().unwrap();
         for key in back.as_object().unwrap().keys() {
-            if let Some(expected) = config.get(key).filter(|v| !v.is_null() && key.as_str() != "rope_scaling") {
+            if let Some(expected) = config
+                .get(key)
+                .filter(|v| !v.is_null() && key.as_str() != "rope_scaling")
+            {
                 assert_eq!(&back[key], expected, "{family} {key}");
             }
         }
@@ -120,7 +129,9 @@ fn quantised_rows_are_moved_as_they_are() {
         }
         // Quantising a permuted matrix and putting its rows back is quantising the matrix.
         let expected = QTensor::quantize(tensor, GgmlDType::Q8_0).unwrap();
-        let Stored::Quantised(found) = stored else { panic!("{name} is not quantised") };
+        let Stored::Quantised(found) = stored else {
+            panic!("{name} is not quantised")
+        };
         assert_eq!(found.dtype(), GgmlDType::Q8_0);
         assert_eq!(found.shape().dims(), tensor.dims());
         assert_eq!(found.data().unwrap(), expected.data().unwrap(), "{name}");
@@ -149,7 +160,10 @@ fn the_converters_permutation_is_undone() {
         .unwrap()
         .reshape((rows, columns))
         .unwrap();
-    let bytes: Vec<u8> = numbers(&Stored::Float(converted)).iter().flat_map(|x| x.to_le_bytes()).collect();
+    let bytes: Vec<u8> = numbers(&Stored::Float(converted))
+        .iter()
+        .flat_map(|x| x.to_le_bytes())
+        .collect();
     let back = widen(&unpermuted(&bytes, rows, rows / heads), f32::from_le_bytes);
     assert_eq!(back, numbers(&Stored::Float(hf)));
 }
@@ -180,11 +194,19 @@ fn the_stored_tokenizer_is_used_and_the_listed_one_agrees() {
     let with = Gguf::from_bytes(written("llama", GgufType::F32, true), "x").unwrap();
     let stored = with.tokenizer().unwrap();
     let mut listed = with;
-    listed.header.metadata.remove("tokenizer.huggingface.json").unwrap();
+    listed
+        .header
+        .metadata
+        .remove("tokenizer.huggingface.json")
+        .unwrap();
     let listed = listed.tokenizer().unwrap();
     for text in ["Hello world", " naïve\n\n 🦙 12345", "", "<|eos|>x"] {
         for special in [true, false] {
-            assert_eq!(stored.encode(text, special).unwrap(), listed.encode(text, special).unwrap(), "{text}");
+            assert_eq!(
+                stored.encode(text, special).unwrap(),
+                listed.encode(text, special).unwrap(),
+                "{text}"
+            );
         }
     }
     let ids = listed.encode("Hi there", false).unwrap();
@@ -202,7 +224,11 @@ fn the_embedded_form_opens_from_misaligned_bytes() {
     bytes.extend(std::fs::read(&path).unwrap());
     let bytes: &'static [u8] = Vec::leak(bytes);
     for start in [0, 1] {
-        let all = if start == 1 { &bytes[1..] } else { Vec::leak(bytes[1..].to_vec()) };
+        let all = if start == 1 {
+            &bytes[1..]
+        } else {
+            Vec::leak(bytes[1..].to_vec())
+        };
         let gguf = Gguf::from_static(all, "demo").unwrap();
         for (name, _) in &tensors {
             gguf.load(name).unwrap();
@@ -225,7 +251,10 @@ fn reference(name: &str) {
     let texts: Vec<&str> = texts.split("\n__ggml_vocab_test__\n").collect();
     assert!(texts.len() > 40);
     for (text, line) in texts.iter().zip(ids.lines()) {
-        let expected: Vec<u32> = line.split_whitespace().map(|id| id.parse().unwrap()).collect();
+        let expected: Vec<u32> = line
+            .split_whitespace()
+            .map(|id| id.parse().unwrap())
+            .collect();
         assert_eq!(tokenizer.encode(text, false).unwrap(), expected, "{text:?}");
         assert_eq!(tokenizer.decode(&expected, false).unwrap(), *text);
     }
@@ -278,9 +307,23 @@ fn damage_is_named() {
     assert!(error(good[..good.len() - 64].to_vec()).contains("ends at byte"));
     let (config, mut tensors) = wide();
     tensors.push(("model.layers.0.mlp.experts".into(), tensors[1].1.clone()));
-    let written = write_gguf(Path::new("/nowhere/x"), &config, &tensors, GgufType::F32, None, &[]);
+    let written = write_gguf(
+        Path::new("/nowhere/x"),
+        &config,
+        &tensors,
+        GgufType::F32,
+        None,
+        &[],
+    );
     assert!(written.unwrap_err().to_string().contains("no name in GGUF"));
-    let other = write_gguf(Path::new("x"), &json!({"model_type": "bert"}), &[], GgufType::F32, None, &[]);
+    let other = write_gguf(
+        Path::new("x"),
+        &json!({"model_type": "bert"}),
+        &[],
+        GgufType::F32,
+        None,
+        &[],
+    );
     assert_eq!(other.unwrap_err().exit_code(), 2);
 }
 

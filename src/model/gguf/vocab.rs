@@ -22,7 +22,8 @@ const USER_DEFINED: i64 = 4;
 const BYTE: i64 = 6;
 
 /// GPT-2's own splitting, as in the `tokenizers` crate's `ByteLevel`.
-const GPT2_SPLIT: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+const GPT2_SPLIT: &str =
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 /// Llama 3's splitting.
 pub(super) const LLAMA3_SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// Qwen 2's splitting: Llama 3's, with digits one by one.
@@ -54,7 +55,10 @@ struct Vocabulary<'a> {
 
 impl<'a> Vocabulary<'a> {
     fn read(gguf: &'a Gguf) -> Result<Self> {
-        let Some(tokens) = gguf.texts("tokenizer.ggml.tokens").filter(|t| !t.is_empty()) else {
+        let Some(tokens) = gguf
+            .texts("tokenizer.ggml.tokens")
+            .filter(|t| !t.is_empty())
+        else {
             return Err(refuse(gguf, "has no vocabulary".into()));
         };
         let mut kinds = match gguf.header.metadata.get("tokenizer.ggml.token_type") {
@@ -152,8 +156,10 @@ fn byte_level(gguf: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<Json> {
 /// The regular expressions that cut a text before the merges, one after the other (`llama_vocab_pre_type`).
 fn splitting(pre: &str) -> Option<Vec<&'static str>> {
     Some(match pre {
-        "gpt-2" | "phi-2" | "mpt" | "olmo" | "jina-es" | "jina-de" | "jina-v2-es" | "jina-v2-de"
-        | "roberta-bpe" | "exaone4" | "gigachat" | "a.x-4.0" | "mellum" => vec![GPT2_SPLIT],
+        "gpt-2" | "phi-2" | "mpt" | "olmo" | "jina-es" | "jina-de" | "jina-v2-es"
+        | "jina-v2-de" | "roberta-bpe" | "exaone4" | "gigachat" | "a.x-4.0" | "mellum" => {
+            vec![GPT2_SPLIT]
+        }
         "llama3" | "llama-v3" | "llama-bpe" | "dbrx" | "smaug-bpe" | "falcon3" | "pixtral" => {
             vec![LLAMA3_SPLIT]
         }
@@ -161,7 +167,12 @@ fn splitting(pre: &str) -> Option<Vec<&'static str>> {
         "smollm" | "starcoder" | "refact" | "command-r" | "codeshell" | "exaone" => {
             vec![r"\p{N}", GPT2_SPLIT]
         }
-        "default" => vec![r"[\p{P}\$\+<=>\^~\|]+", GPT2_SPLIT, r"\p{N}+", "[0-9][0-9][0-9]"],
+        "default" => vec![
+            r"[\p{P}\$\+<=>\^~\|]+",
+            GPT2_SPLIT,
+            r"\p{N}+",
+            "[0-9][0-9][0-9]",
+        ],
         _ => return None,
     })
 }
@@ -171,15 +182,10 @@ fn sentencepiece(gguf: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<Json> {
     let scores = match gguf.header.metadata.get("tokenizer.ggml.scores") {
         Some(Value::Reals(scores)) if scores.len() == vocabulary.tokens.len() => scores,
         _ => {
-            return Err(refuse(
-                gguf,
-                "has no score for each of its tokens".into(),
-            ));
+            return Err(refuse(gguf, "has no score for each of its tokens".into()));
         }
     };
-    let space = gguf
-        .flag("tokenizer.ggml.add_space_prefix")
-        .unwrap_or(true);
+    let space = gguf.flag("tokenizer.ggml.add_space_prefix").unwrap_or(true);
     let unknown = gguf
         .token_id("unknown")
         .and_then(|id| vocabulary.tokens.get(id as usize));
@@ -212,9 +218,8 @@ fn sentencepiece(gguf: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<Json> {
 fn merges_by_score<'a>(vocabulary: &Vocabulary<'a>, scores: &[f32]) -> Vec<[&'a str; 2]> {
     let ids = vocabulary.ids();
     let usable = |piece: &str| {
-        ids.get(piece).is_some_and(|&id| {
-            !matches!(vocabulary.kinds[id as usize], UNKNOWN | CONTROL | BYTE)
-        })
+        ids.get(piece)
+            .is_some_and(|&id| !matches!(vocabulary.kinds[id as usize], UNKNOWN | CONTROL | BYTE))
     };
     let mut merges = Vec::new();
     for (piece, &score) in vocabulary.tokens.iter().zip(scores) {
@@ -245,12 +250,17 @@ fn post_processor(gguf: &Gguf, vocabulary: &Vocabulary<'_>, bos: bool, eos: bool
     if before.is_none() && after.is_none() {
         return Json::Null;
     }
-    let special = |(_, token): &(u32, &String)| json!({"SpecialToken": {"id": token, "type_id": 0}});
+    let special =
+        |(_, token): &(u32, &String)| json!({"SpecialToken": {"id": token, "type_id": 0}});
     let sequence = |id: &str| json!({"Sequence": {"id": id, "type_id": 0}});
     let around = |ids: &[&str]| -> Vec<Json> {
         ids.iter()
             .flat_map(|id| {
-                let parts = [before.as_ref().map(special), Some(sequence(id)), after.as_ref().map(special)];
+                let parts = [
+                    before.as_ref().map(special),
+                    Some(sequence(id)),
+                    after.as_ref().map(special),
+                ];
                 parts.into_iter().flatten()
             })
             .collect()

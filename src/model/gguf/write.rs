@@ -81,6 +81,11 @@ pub fn write_gguf(
         entries.text(key, value);
     }
     numbers(arch, config, &mut entries)?;
+    for name in ["bos", "eos", "pad"] {
+        if let Some(id) = token_id(config, name) {
+            entries.u32(&format!("tokenizer.ggml.{name}_token_id"), id);
+        }
+    }
     if let Some(json) = tokenizer_json {
         vocabulary(config, json, &mut entries)?;
     }
@@ -215,16 +220,7 @@ fn vocabulary(config: &Value, json: &str, entries: &mut Entries) -> Result<()> {
     let tokenizer = Tokenizer::from_bytes(json.as_bytes(), "the tokenizer to be written")?;
     entries.text("tokenizer.huggingface.json", json);
     let parsed: Value = serde_json::from_str(json).map_err(|e| unusable(&e.to_string()))?;
-    let token = |name: &str| {
-        let id = &config[format!("{name}_token_id")];
-        let id = id.as_array().and_then(|ids| ids.first()).unwrap_or(id);
-        id.as_u64().and_then(|id| u32::try_from(id).ok())
-    };
-    for name in ["bos", "eos", "pad"] {
-        if let Some(id) = token(name) {
-            entries.u32(&format!("tokenizer.ggml.{name}_token_id"), id);
-        }
-    }
+    let token = |name: &str| token_id(config, name);
     let model = &parsed["model"];
     let (Some(vocab), Some(merges)) = (model["vocab"].as_object(), model["merges"].as_array())
     else {
@@ -255,6 +251,13 @@ fn vocabulary(config: &Value, json: &str, entries: &mut Entries) -> Result<()> {
         .collect();
     entries.texts("tokenizer.ggml.merges", merges.iter().map(String::as_str));
     Ok(())
+}
+
+/// A special token of the configuration; the first of several.
+fn token_id(config: &Value, name: &str) -> Option<u32> {
+    let id = &config[format!("{name}_token_id")];
+    let id = id.as_array().and_then(|ids| ids.first()).unwrap_or(id);
+    id.as_u64().and_then(|id| u32::try_from(id).ok())
 }
 
 /// llama.cpp's name for a way of cutting texts.
@@ -290,7 +293,11 @@ fn listed(
     }
     for token in added.as_array().into_iter().flatten() {
         let kind = if token["special"] == true { 3 } else { 4 };
-        put(token["id"].as_u64(), token["content"].as_str().unwrap_or_default(), kind);
+        put(
+            token["id"].as_u64(),
+            token["content"].as_str().unwrap_or_default(),
+            kind,
+        );
     }
     (tokens, kinds)
 }
@@ -314,7 +321,9 @@ fn prepare(
     tensors: &[(String, Tensor)],
     quant: GgufType,
 ) -> Result<Vec<Ready>> {
-    let tied = config["tie_word_embeddings"].as_bool().unwrap_or(arch == Arch::Gpt2);
+    let tied = config["tie_word_embeddings"]
+        .as_bool()
+        .unwrap_or(arch == Arch::Gpt2);
     let mut ready = Vec::with_capacity(tensors.len() + 1);
     for (hf, tensor) in tensors {
         if arch.is_buffer(hf) || (tied && hf == "lm_head.weight") {
@@ -363,7 +372,7 @@ fn prepare(
 /// Rows of queries or keys in the interleaved order.
 fn permuted(tensor: &Tensor, head_dim: usize) -> Result<Tensor> {
     let rows = tensor.dim(0)?;
-    if head_dim < 2 || head_dim % 2 != 0 || rows % head_dim != 0 {
+    if head_dim < 2 || !head_dim.is_multiple_of(2) || !rows.is_multiple_of(head_dim) {
         return Err(unusable(&format!(
             "{rows} rows of queries or keys do not divide into heads of {head_dim}"
         )));
@@ -437,12 +446,16 @@ fn scaling(config: &Value) -> &Value {
 }
 
 fn rope_type(scaling: &Value) -> Option<&str> {
-    scaling["rope_type"].as_str().or_else(|| scaling["type"].as_str())
+    scaling["rope_type"]
+        .as_str()
+        .or_else(|| scaling["type"].as_str())
 }
 
 fn theta(config: &Value) -> f64 {
     let theta = scaling(config)["rope_theta"].as_f64();
-    theta.or_else(|| config["rope_theta"].as_f64()).unwrap_or(10_000.0)
+    theta
+        .or_else(|| config["rope_theta"].as_f64())
+        .unwrap_or(10_000.0)
 }
 
 fn head_dim(config: &Value) -> Result<u32> {

@@ -73,7 +73,9 @@ pub(super) fn fetch(
                 .worker_threads(2)
                 .enable_all()
                 .build()
-                .map_err(|e| Error::failed(format!("no download can be started: {e}"), "Try again."))?;
+                .map_err(|e| {
+                    Error::failed(format!("no download can be started: {e}"), "Try again.")
+                })?;
             let outcome = runtime.block_on(async {
                 tokio::select! {
                     outcome = snapshot(hub, repo, revision, file, &report) => outcome,
@@ -125,7 +127,12 @@ async fn snapshot(
     let (org, name) = hf_hub::split_id(repo);
     let wrong = |e: HFError| trouble(&e, repo, revision);
     let handle = builder.build().map_err(wrong)?.model(org, name);
-    let info = handle.info().revision(revision).send().await.map_err(wrong)?;
+    let info = handle
+        .info()
+        .revision(revision)
+        .send()
+        .await
+        .map_err(wrong)?;
     let commit = info.sha.filter(|sha| is_commit(sha)).ok_or_else(|| {
         Error::failed(
             format!("the hub names no commit for {repo}@{revision}"),
@@ -144,14 +151,19 @@ async fn snapshot(
             .map_err(|problem| problem.in_words(repo, revision, &entry.name))
     };
     match file {
-        Some(file) => get(find(&listed, file).ok_or_else(|| no_such_file(repo, file, &listed))?).await?,
+        Some(file) => {
+            get(find(&listed, file).ok_or_else(|| no_such_file(repo, file, &listed))?).await?
+        }
         None => {
             check_contents(repo, &listed)?;
             for name in SMALL {
                 if let Some(entry) = find(&listed, name) {
                     if entry.size > MAX_SMALL {
                         return Err(Error::failed(
-                            format!("{repo} has a {name} of {} MB, which cannot be right", entry.size >> 20),
+                            format!(
+                                "{repo} has a {name} of {} MB, which cannot be right",
+                                entry.size >> 20
+                            ),
                             "Do not trust this model.",
                         )
                         .into());
@@ -162,7 +174,7 @@ async fn snapshot(
             match find(&listed, SINGLE) {
                 Some(single) => get(single).await?,
                 None => {
-                    for entry in find(&listed, INDEX) {
+                    if let Some(entry) = find(&listed, INDEX) {
                         get(entry).await?;
                     }
                     for shard in shards(&place.snapshot().join(INDEX))? {
@@ -227,7 +239,8 @@ fn find<'a>(listed: &'a [Entry], name: &str) -> Option<&'a Entry> {
 /// Refuse what could not be opened anyway, before gigabytes are fetched.
 fn check_contents(repo: &str, listed: &[Entry]) -> Result<()> {
     let has = |name: &str| find(listed, name).is_some();
-    let refuse = |problem: &str, remedy: String| Err(Error::failed(format!("{repo} {problem}"), remedy));
+    let refuse =
+        |problem: &str, remedy: String| Err(Error::failed(format!("{repo} {problem}"), remedy));
     if !has("config.json") || !(has(SINGLE) || has(INDEX)) {
         if let Some(gguf) = listed.iter().find(|entry| entry.name.ends_with(".gguf")) {
             return refuse(
@@ -367,7 +380,11 @@ impl Place {
                 Ok(()) | Err(_) => {}
             }
             // A connection that brought something earns new tries.
-            tries = if unfinished.done > before { 1 } else { tries + 1 };
+            tries = if unfinished.done > before {
+                1
+            } else {
+                tries + 1
+            };
         }
         let found: String = unfinished
             .hasher
@@ -422,7 +439,9 @@ impl Unfinished {
             .await
             .map_err(Problem::Hub)?;
         if self.done > 0 && announced == Some(entry.size) {
-            return Err(Problem::Damaged("the server cannot continue a download".into()));
+            return Err(Problem::Damaged(
+                "the server cannot continue a download".into(),
+            ));
         }
         let disk = |e: std::io::Error| Problem::Disk(Error::write("the cache of models", &e));
         loop {
@@ -473,31 +492,23 @@ fn link_to(blob: &Path, link: &Path) -> std::io::Result<()> {
 fn trouble(error: &HFError, repo: &str, revision: &str) -> Trouble {
     let said = scrub(&error.to_string());
     let (problem, remedy) = match error {
-        HFError::AuthRequired { .. } => (
+        HFError::RevisionNotFound {
+            context: Some(context),
+            ..
+        } if context.error_code.as_deref() == Some("RevisionNotFound") => (
+            format!("{repo} has no revision {}", scrub(revision)),
+            "Leave out what follows the @, or give a branch, tag or commit of it.".to_owned(),
+        ),
+        HFError::AuthRequired { .. }
+        | HFError::RepoNotFound { .. }
+        | HFError::RevisionNotFound { .. } => (
             format!("there is no model {repo} on the hub, or it is private"),
             "Check the id, or set HF_TOKEN to a token that may read it.".to_owned(),
         ),
-        HFError::RepoNotFound { .. } => (
-            format!("there is no model {repo} on the hub, or it is private"),
-            "Check the id, or set HF_TOKEN to a token that may read it.".to_owned(),
-        ),
-        HFError::RevisionNotFound { context, .. } => {
-            let code = context.as_ref().and_then(|c| c.error_code.as_deref());
-            if code == Some("RevisionNotFound") {
-                (
-                    format!("{repo} has no revision {}", scrub(revision)),
-                    "Leave out what follows the @, or give a branch, tag or commit of it.".to_owned(),
-                )
-            } else {
-                (
-                    format!("there is no model {repo} on the hub, or it is private"),
-                    "Check the id, or set HF_TOKEN to a token that may read it.".to_owned(),
-                )
-            }
-        }
         HFError::Forbidden { .. } => (
             format!("the hub gives no access to {repo}"),
-            "Accept the model's terms on its page, and set HF_TOKEN to a token of that account.".to_owned(),
+            "Accept the model's terms on its page, and set HF_TOKEN to a token of that account."
+                .to_owned(),
         ),
         HFError::RateLimited { retry_after, .. } => (
             "the hub has had too many requests from here".to_owned(),
@@ -527,5 +538,4 @@ fn trouble(error: &HFError, repo: &str, revision: &str) -> Trouble {
 }
 
 #[cfg(test)]
-#[path = "server_tests.rs"]
 mod tests;

@@ -52,7 +52,9 @@ impl Hub {
         let home = || {
             var("HF_HOME").map(PathBuf::from).or_else(|| {
                 let cache = var("XDG_CACHE_HOME").map(PathBuf::from);
-                let cache = cache.or_else(|| Some(PathBuf::from(var("HOME").or_else(|| var("USERPROFILE"))?).join(".cache")));
+                let cache = cache.or_else(|| {
+                    Some(PathBuf::from(var("HOME").or_else(|| var("USERPROFILE"))?).join(".cache"))
+                });
                 Some(cache?.join("huggingface"))
             })
         };
@@ -67,7 +69,8 @@ impl Hub {
                 )
             })?;
         let yes = |name: &str| {
-            var(name).is_some_and(|v| matches!(v.to_lowercase().as_str(), "1" | "on" | "yes" | "true"))
+            var(name)
+                .is_some_and(|v| matches!(v.to_lowercase().as_str(), "1" | "on" | "yes" | "true"))
         };
         Ok(Self {
             endpoint: None,
@@ -96,7 +99,9 @@ impl Hub {
     ) -> Result<PathBuf> {
         check_id(repo, revision)?;
         if file.is_some_and(|file| !is_plain_name(file)) {
-            return Err(Error::Usage("the file of a hub model must be a plain file name".into()));
+            return Err(Error::Usage(
+                "the file of a hub model must be a plain file name".into(),
+            ));
         }
         let revision = revision.unwrap_or("main");
         if self.offline {
@@ -154,7 +159,8 @@ impl Hub {
 
     /// The folder of a repository in the cache.
     fn repo_folder(&self, repo: &str) -> PathBuf {
-        self.cache.join(format!("models--{}", repo.replace('/', "--")))
+        self.cache
+            .join(format!("models--{}", repo.replace('/', "--")))
     }
 
     /// A complete copy in the cache.
@@ -180,12 +186,16 @@ pub fn check_id(repo: &str, revision: Option<&str>) -> Result<()> {
         !part.is_empty()
             && part.len() <= 96
             && part.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+            && part
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
             && !part.contains("..")
             && !part.contains("--")
             && !part.ends_with(['.', '-'])
     };
-    let valid = repo.split_once('/').is_some_and(|(org, name)| part(org) && part(name));
+    let valid = repo
+        .split_once('/')
+        .is_some_and(|(org, name)| part(org) && part(name));
     if !valid {
         return Err(Error::Usage(format!(
             "{} is no hub id: it has the form org/name, of letters, digits, and single - _ . between them",
@@ -197,7 +207,9 @@ pub fn check_id(repo: &str, revision: Option<&str>) -> Result<()> {
             && revision.split('/').all(|part| {
                 !part.is_empty()
                     && !part.starts_with('.')
-                    && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.+".contains(c))
+                    && part
+                        .chars()
+                        .all(|c| c.is_ascii_alphanumeric() || "-_.+".contains(c))
             })
     };
     match revision {
@@ -255,13 +267,23 @@ mod tests {
         for good in ["org/name", "a/b", "Qwen/Qwen2.5-0.5B", "a_b/c.d"] {
             check_id(good, None).unwrap();
         }
-        for bad in ["", "a", "a/b/c", "a/", "/b", "../b", "a/..", "a/b--c", "a/.b", "a/b.", "a b/c", "ä/b", "a/b\n"] {
+        for bad in [
+            "", "a", "a/b/c", "a/", "/b", "../b", "a/..", "a/b--c", "a/.b", "a/b.", "a b/c", "ä/b",
+            "a/b\n",
+        ] {
             assert_eq!(check_id(bad, None).unwrap_err().exit_code(), 2, "{bad}");
         }
-        for good in ["main", "v1.0", "refs/pr/3", "0123456789abcdef0123456789abcdef01234567"] {
+        for good in [
+            "main",
+            "v1.0",
+            "refs/pr/3",
+            "0123456789abcdef0123456789abcdef01234567",
+        ] {
             check_id("a/b", Some(good)).unwrap();
         }
-        for bad in ["", "/", "a//b", "..", "a/../b", ".a", "a b", "a\\b", "a?b", "a#b", "%2e"] {
+        for bad in [
+            "", "/", "a//b", "..", "a/../b", ".a", "a b", "a\\b", "a?b", "a#b", "%2e",
+        ] {
             assert!(check_id("a/b", Some(bad)).is_err(), "{bad}");
         }
     }
@@ -269,12 +291,20 @@ mod tests {
     #[test]
     fn the_environment_decides_the_folder() {
         let cache = |vars: &[(&str, &str)]| {
-            let vars: Vec<(String, String)> = vars.iter().map(|(a, b)| ((*a).into(), (*b).into())).collect();
-            let hub = Hub::from_vars(|name| vars.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone())).unwrap();
+            let vars: Vec<(String, String)> = vars
+                .iter()
+                .map(|(a, b)| ((*a).into(), (*b).into()))
+                .collect();
+            let hub =
+                Hub::from_vars(|name| vars.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone()))
+                    .unwrap();
             (hub.cache.to_string_lossy().into_owned(), hub.offline)
         };
         assert_eq!(cache(&[("HOME", "/h")]).0, "/h/.cache/huggingface/hub");
-        assert_eq!(cache(&[("HOME", "/h"), ("XDG_CACHE_HOME", "/x")]).0, "/x/huggingface/hub");
+        assert_eq!(
+            cache(&[("HOME", "/h"), ("XDG_CACHE_HOME", "/x")]).0,
+            "/x/huggingface/hub"
+        );
         assert_eq!(cache(&[("HOME", "/h"), ("HF_HOME", "/hf")]).0, "/hf/hub");
         assert_eq!(cache(&[("HF_HOME", "/hf"), ("HF_HUB_CACHE", "/c")]).0, "/c");
         assert!(cache(&[("HOME", "/h"), ("HF_HUB_OFFLINE", "1")]).1);
@@ -309,8 +339,15 @@ mod tests {
         assert!(fetch(Some("other")).is_err());
         std::fs::remove_file(snapshot.join(SINGLE)).unwrap();
         let index = |names: &[&str]| {
-            let map: serde_json::Map<String, Value> = names.iter().map(|n| (format!("t{n}"), Value::from(*n))).collect();
-            std::fs::write(snapshot.join(INDEX), serde_json::json!({ "weight_map": map }).to_string()).unwrap();
+            let map: serde_json::Map<String, Value> = names
+                .iter()
+                .map(|n| (format!("t{n}"), Value::from(*n)))
+                .collect();
+            std::fs::write(
+                snapshot.join(INDEX),
+                serde_json::json!({ "weight_map": map }).to_string(),
+            )
+            .unwrap();
         };
         index(&["a.safetensors"]);
         assert!(fetch(None).is_err());

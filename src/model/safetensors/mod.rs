@@ -79,10 +79,7 @@ impl Safetensors {
     /// If the header is damaged.
     pub fn from_bytes(bytes: Vec<u8>, name: &str) -> Result<Self> {
         let name = PathBuf::from(name);
-        Self::from_shards(
-            &name.clone(),
-            vec![Bytes::Owned { bytes, name }],
-        )
+        Self::from_shards(&name.clone(), vec![Bytes::Owned { bytes, name }])
     }
 
     fn open_shards(folder: &Path, index: &Path) -> Result<Self> {

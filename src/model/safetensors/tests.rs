@@ -41,7 +41,10 @@ fn a_folder_opens() {
         let shape = source.shape(name).unwrap();
         assert_eq!(floats(&source, name).len(), shape.iter().product::<usize>());
     }
-    let missing = source.load("transformer.h.1.ln_9.weight").unwrap_err().to_string();
+    let missing = source
+        .load("transformer.h.1.ln_9.weight")
+        .unwrap_err()
+        .to_string();
     assert!(missing.contains("transformer.h.1.ln_1.weight"), "{missing}");
 }
 
@@ -51,7 +54,11 @@ fn shards_open_as_one() {
     let a = Tensor::new(&[1f32, 2.0], &Device::Cpu).unwrap();
     let path = |name: &str| folder.path().join(name);
     write_safetensors(&path("a.safetensors"), &[("a".into(), a.clone())]).unwrap();
-    write_safetensors(&path("b.safetensors"), &[("b".into(), a.to_dtype(DType::BF16).unwrap())]).unwrap();
+    write_safetensors(
+        &path("b.safetensors"),
+        &[("b".into(), a.to_dtype(DType::BF16).unwrap())],
+    )
+    .unwrap();
     let index = |map: serde_json::Value| {
         std::fs::write(path(INDEX), json!({ "weight_map": map }).to_string()).unwrap();
         Safetensors::open_folder(folder.path())
@@ -80,7 +87,14 @@ fn every_number_type_widens() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.safetensors");
     let ones = Tensor::new(&[1f32, 3.0, 0.0], &Device::Cpu).unwrap();
-    let dtypes = [DType::F32, DType::F16, DType::BF16, DType::F64, DType::U8, DType::I64];
+    let dtypes = [
+        DType::F32,
+        DType::F16,
+        DType::BF16,
+        DType::F64,
+        DType::U8,
+        DType::I64,
+    ];
     let tensors: Vec<(String, Tensor)> = dtypes
         .iter()
         .map(|d| (format!("{d:?}"), ones.to_dtype(*d).unwrap()))
@@ -103,9 +117,7 @@ fn damaged_headers_say_what_is_wrong() {
     assert!(error(file(whole.clone(), 7)).contains("promises 8 bytes of numbers, but 7 follow"));
     assert!(error(file(whole, 9)).contains("9 follow"));
     assert!(error(file(json!([]), 0)).contains("header is damaged"));
-    let entry = |shape: serde_json::Value, offsets: [u64; 2]| {
-        json!({"dtype": "F32", "shape": shape, "data_offsets": offsets})
-    };
+    let entry = |shape: serde_json::Value, offsets: [u64; 2]| json!({"dtype": "F32", "shape": shape, "data_offsets": offsets});
     for header in [
         json!({"a": entry(json!([2]), [0, 8]), "b": entry(json!([2]), [4, 12])}),
         json!({"a": entry(json!([2]), [4, 12])}),
@@ -114,7 +126,10 @@ fn damaged_headers_say_what_is_wrong() {
         json!({"a": entry(json!([u64::MAX, 2]), [0, 8])}),
         json!({"a": entry(json!([1u64 << 63, 1u64 << 63]), [0, 8])}),
     ] {
-        assert!(Safetensors::from_bytes(file(header.clone(), 12), "x").is_err(), "{header}");
+        assert!(
+            Safetensors::from_bytes(file(header.clone(), 12), "x").is_err(),
+            "{header}"
+        );
     }
 }
 
@@ -123,7 +138,10 @@ fn types_that_are_not_read_say_so() {
     let header = json!({"a": {"dtype": "F8_E4M3", "shape": [2], "data_offsets": [0, 2]}});
     let source = Safetensors::from_bytes(file(header, 2), "x").unwrap();
     let error = source.load("a").unwrap_err().to_string();
-    assert!(error.contains("f8_e4m3") && error.contains("bf16"), "{error}");
+    assert!(
+        error.contains("f8_e4m3") && error.contains("bf16"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -149,7 +167,9 @@ fn truncated_and_flipped_files_never_panic() {
 #[test]
 fn plain_names_stay_in_their_folder() {
     assert!(is_plain_name("model-00001-of-00002.safetensors"));
-    for name in ["", ".", "..", "a/b", "/a", "a/", "./a", "C:a", "a\\b", "a\0"] {
+    for name in [
+        "", ".", "..", "a/b", "/a", "a/", "./a", "C:a", "a\\b", "a\0",
+    ] {
         assert!(!is_plain_name(name), "{name:?}");
     }
 }
@@ -158,6 +178,9 @@ fn plain_names_stay_in_their_folder() {
 fn a_folder_without_weights_says_what_it_has() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("pytorch_model.bin"), b"x").unwrap();
-    let error = Safetensors::open_folder(folder.path()).err().unwrap().to_string();
+    let error = Safetensors::open_folder(folder.path())
+        .err()
+        .unwrap()
+        .to_string();
     assert!(error.contains("pytorch_model.bin"), "{error}");
 }
