@@ -12,6 +12,7 @@ pub mod error;
 pub mod lens;
 pub mod model;
 pub mod session;
+pub mod stats;
 pub mod text;
 pub mod trace;
 pub mod train;

@@ -410,13 +410,21 @@ impl Decoder {
                 Some(state) => state.layer(index).append(&k, &v)?,
                 None => (k, v),
             };
+            let scale = (c.head_dim as f64).powf(-0.5);
+            if q.device().is_cpu() && !q.track_op() && count == 1 {
+                let past = spans[g].past;
+                let (out, p) = ops::attention(&q, &k, &v, scale, past, taps.attention)?;
+                mixed.push(out);
+                kept.extend(p);
+                continue;
+            }
             let keys = k.dim(2)?;
             let shared = c.heads / c.kv_heads;
             // Query heads that share a key head are stacked as further rows of one product.
             let q = q.reshape((count, c.kv_heads, shared * len, c.head_dim))?;
             let scores = q.matmul(&k.transpose(2, 3)?)?;
             let scores = scores.reshape((count, c.heads, len, keys))?;
-            let p = ops::causal_softmax(&scores, (c.head_dim as f64).powf(-0.5), spans[g].past)?;
+            let p = ops::causal_softmax(&scores, scale, spans[g].past)?;
             if taps.attention {
                 kept.push(p.squeeze(0)?);
             }

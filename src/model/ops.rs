@@ -4,6 +4,7 @@
 //! and training would need two code paths. These are `CustomOp`s with `bwd`, so one forward serves both. On devices
 //! other than the CPU the same mathematics runs as plain candle tensor operations.
 
+use super::kernel::{self, Matrix, exp};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, Layout, Result, Shape, Storage, Tensor};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -163,6 +164,20 @@ impl CausalSoftmax {
     fn visible(&self, row: usize, queries: usize, keys: usize) -> usize {
         (self.past + row % queries + 1).min(keys)
     }
+
+    /// Turn a row of scores into probabilities over its first `n` keys; the rest become 0.
+    fn row(&self, row: &mut [f32], n: usize) {
+        let (seen, hidden) = row.split_at_mut(n);
+        let max = seen.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let mut sum = 0.0f32;
+        for z in seen.iter_mut() {
+            *z = exp((*z - max) * self.scale);
+            sum += *z;
+        }
+        let inverse = 1.0 / sum;
+        seen.iter_mut().for_each(|p| *p *= inverse);
+        hidden.fill(0.0);
+    }
 }
 
 impl CustomOp1 for CausalSoftmax {
@@ -176,17 +191,8 @@ impl CustomOp1 for CausalSoftmax {
         let (queries, keys) = (dims[dims.len() - 2], dims[dims.len() - 1]);
         let mut out = vec![0.0; z.len()];
         for_rows(&mut out, keys, |i, row| {
-            let n = self.visible(i, queries, keys);
-            let z = &z[i * keys..i * keys + n];
-            let max = z.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let mut sum = 0.0f32;
-            for (o, z) in row[..n].iter_mut().zip(z) {
-                let e = super::kernel::exp((z - max) * self.scale);
-                sum += e;
-                *o = e;
-            }
-            let inv = 1.0 / sum;
-            row[..n].iter_mut().for_each(|o| *o *= inv);
+            row.copy_from_slice(&z[i * keys..(i + 1) * keys]);
+            self.row(row, self.visible(i, queries, keys));
         });
         Ok((CpuStorage::F32(out), layout.shape().clone()))
     }
@@ -210,6 +216,83 @@ impl CustomOp1 for CausalSoftmax {
         })??;
         Ok(Some(Tensor::from_vec(out, arg.shape(), arg.device())?))
     }
+}
+
+/// What [`attention`] gives: mixed values `[queries, heads · head_dim]`, and the probabilities
+/// `[heads, queries, keys]` where they were asked for.
+pub type Attended = (Tensor, Option<Tensor>);
+
+/// Causal attention of one branch on the CPU, without gradient. `q` is `[1, heads, queries, head_dim]`, `k` and `v` are
+/// views `[1, kv_heads, keys, head_dim]` whose rows are contiguous; query i stands at position `past + i`.
+///
+/// Every number is summed in an order that depends on its own position alone, so reading in chunks or with a cache
+/// gives the same bits as reading at once.
+pub fn attention(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    scale: f64,
+    past: usize,
+    keep: bool,
+) -> Result<Attended> {
+    let (_, heads, queries, head_dim) = q.dims4()?;
+    let (_, kv_heads, keys, _) = k.dims4()?;
+    let shared = heads / kv_heads;
+    let (ks, kl) = k.storage_and_layout();
+    let (vs, vl) = v.storage_and_layout();
+    let (Storage::Cpu(ks), Storage::Cpu(vs)) = (&*ks, &*vs) else {
+        candle_core::bail!("expected keys and values in main memory");
+    };
+    let (ks, vs) = (ks.as_slice::<f32>()?, vs.as_slice::<f32>()?);
+    if kl.stride()[2..] != [head_dim, 1] || vl.stride()[2..] != [head_dim, 1] {
+        candle_core::bail!("rows of keys and values must be contiguous");
+    }
+    let rows = |all: &'_ [f32], layout: &Layout, head: usize| -> std::ops::Range<usize> {
+        let first = layout.start_offset() + head * layout.stride()[1];
+        debug_assert!(first + keys * head_dim <= all.len());
+        first..first + keys * head_dim
+    };
+    let softmax = CausalSoftmax {
+        scale: scale as f32,
+        past,
+    };
+    let per_head: Vec<(Vec<f32>, Vec<f32>)> = with_slice(q, |q| {
+        (0..heads)
+            .into_par_iter()
+            .with_min_len((GRAIN / (queries * keys * head_dim).max(1)).max(1))
+            .map(|head| {
+                let q = &q[head * queries * head_dim..(head + 1) * queries * head_dim];
+                let k = &ks[rows(ks, kl, head / shared)];
+                let v = &vs[rows(vs, vl, head / shared)];
+                let mut p = vec![0.0; queries * keys];
+                kernel::product(q, Matrix::F32(k), queries, head_dim, &mut p);
+                let mut out = vec![0.0f32; queries * head_dim];
+                for (i, (p, out)) in p.chunks_mut(keys).zip(out.chunks_mut(head_dim)).enumerate() {
+                    let n = softmax.visible(i, queries, keys);
+                    softmax.row(p, n);
+                    for (p, v) in p[..n].iter().zip(v.chunks_exact(head_dim)) {
+                        for (o, v) in out.iter_mut().zip(v) {
+                            *o += p * v;
+                        }
+                    }
+                }
+                (p, out)
+            })
+            .collect()
+    })?;
+    let mut mixed = vec![0.0; queries * heads * head_dim];
+    for (head, (_, out)) in per_head.iter().enumerate() {
+        for (i, out) in out.chunks_exact(head_dim).enumerate() {
+            let at = (i * heads + head) * head_dim;
+            mixed[at..at + head_dim].copy_from_slice(out);
+        }
+    }
+    let mixed = Tensor::from_vec(mixed, (queries, heads * head_dim), q.device())?;
+    let kept = keep.then(|| {
+        let p: Vec<f32> = per_head.into_iter().flat_map(|(p, _)| p).collect();
+        Tensor::from_vec(p, (heads, queries, keys), q.device())
+    });
+    Ok((mixed, kept.transpose()?))
 }
 
 /// The angles of rotary position embedding for a run of positions.
@@ -295,7 +378,7 @@ pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
 struct SwiGlu;
 
 fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + super::kernel::exp(-x))
+    1.0 / (1.0 + exp(-x))
 }
 
 impl CustomOp2 for SwiGlu {
@@ -381,7 +464,7 @@ impl CustomOp1 for CrossEntropy {
             .zip(&self.targets)
             .map(|(z, t)| {
                 let max = z.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                let sum: f32 = z.iter().map(|z| super::kernel::exp(z - max)).sum();
+                let sum: f32 = z.iter().map(|z| exp(z - max)).sum();
                 f64::from(max + sum.ln() - z[*t as usize])
             })
             .sum();
@@ -399,7 +482,7 @@ impl CustomOp1 for CrossEntropy {
                 let max = z.iter().copied().fold(f32::NEG_INFINITY, f32::max);
                 let mut sum = 0.0f32;
                 for (o, z) in row.iter_mut().zip(z) {
-                    let e = super::kernel::exp(z - max);
+                    let e = exp(z - max);
                     sum += e;
                     *o = e;
                 }

@@ -22,6 +22,8 @@ pub struct Record {
     pub schema: Arc<Schema>,
     /// How tokens were drawn.
     pub sampling: Sampling,
+    /// What the lens computed.
+    pub lens: crate::lens::LensSettings,
     /// Most new tokens that were asked for.
     pub max_new_tokens: usize,
     /// The named grids: `main`, or `baseline` and `steered`, …

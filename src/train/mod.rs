@@ -7,6 +7,7 @@
 //! [`prepare`] is the way in: it makes the world and the tokenizer that fit one another.
 
 pub mod corpus;
+pub mod evaluate;
 pub mod optimiser;
 pub mod pretrain;
 pub mod tokenizer;

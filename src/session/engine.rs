@@ -1,0 +1,275 @@
+//! The thread that owns the model: requests in, events out.
+
+use super::generation::Generation;
+use super::protocol::{Event, Finish, Job, Request};
+use crate::error::{Error, Result};
+use crate::model::{LoadOptions, Model};
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+/// A handle to the engine thread. Dropping it ends the thread after the step at hand.
+#[derive(Debug)]
+pub struct Engine {
+    requests: Sender<Request>,
+}
+
+impl Engine {
+    /// Start the thread and load `model`. Events come in order; dropping the receiver ends the thread too.
+    ///
+    /// # Errors
+    /// If the operating system gives no thread.
+    pub fn start(model: String, options: LoadOptions) -> Result<(Self, UnboundedReceiver<Event>)> {
+        let (requests, inbox) = channel();
+        let (outbox, events) = unbounded_channel();
+        std::thread::Builder::new()
+            .name("engine".into())
+            .spawn(move || {
+                let mut worker = Worker {
+                    options,
+                    outbox,
+                    model: None,
+                    run: None,
+                };
+                worker.load(&model);
+                worker.serve(&inbox);
+            })
+            .map_err(|e| {
+                Error::failed(
+                    format!("no thread for the model: {e}"),
+                    "Close other programs.",
+                )
+            })?;
+        Ok((Self { requests }, events))
+    }
+
+    /// Ask for something. `false` if the thread has ended.
+    pub fn send(&self, request: Request) -> bool {
+        self.requests.send(request).is_ok()
+    }
+}
+
+struct Worker {
+    options: LoadOptions,
+    outbox: UnboundedSender<Event>,
+    model: Option<Model>,
+    run: Option<Run>,
+}
+
+struct Run {
+    generation: Generation,
+    mode: Mode,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Running,
+    Paused,
+    /// One token, then paused.
+    Stepping,
+    Ended,
+}
+
+impl Worker {
+    fn serve(&mut self, inbox: &Receiver<Request>) {
+        loop {
+            let busy = matches!(
+                &self.run,
+                Some(run) if matches!(run.mode, Mode::Running | Mode::Stepping)
+            );
+            let request = if busy {
+                match inbox.try_recv() {
+                    Ok(request) => Some(request),
+                    Err(TryRecvError::Empty) => None,
+                    Err(TryRecvError::Disconnected) => return,
+                }
+            } else {
+                match inbox.recv() {
+                    Ok(request) => Some(request),
+                    Err(_) => return,
+                }
+            };
+            // A panic below must not take the face down with it: it becomes an error like any other.
+            let done = catch_unwind(AssertUnwindSafe(|| match request {
+                Some(request) => self.handle(request),
+                None => {
+                    self.step();
+                    ControlFlow::Continue(())
+                }
+            }));
+            match done {
+                Ok(ControlFlow::Continue(())) => {}
+                Ok(ControlFlow::Break(())) => return,
+                Err(_) => {
+                    self.run = None;
+                    self.send(Event::Failed(Error::failed(
+                        "the engine hit a bug and stopped this run",
+                        "The log file has the details; please report it.",
+                    )));
+                }
+            }
+            if self.outbox.is_closed() {
+                return;
+            }
+        }
+    }
+
+    fn send(&self, event: Event) {
+        // A closed outbox is noticed in `serve`.
+        let _ = self.outbox.send(event);
+    }
+
+    fn load(&mut self, reference: &str) {
+        self.run = None;
+        let outbox = self.outbox.clone();
+        let loaded = catch_unwind(AssertUnwindSafe(|| {
+            Model::load(reference, &self.options, &mut |what, done, total| {
+                let _ = outbox.send(Event::Loading {
+                    what: what.to_owned(),
+                    done,
+                    total,
+                });
+            })
+        }))
+        .unwrap_or_else(|_| {
+            Err(Error::failed(
+                format!("loading {} hit a bug", crate::text::scrub(reference)),
+                "The log file has the details; please report it.",
+            ))
+        });
+        match loaded {
+            Ok(model) => {
+                self.send(Event::Loaded {
+                    card: model.card().clone(),
+                    tokenizer: model.tokenizer().clone(),
+                });
+                self.model = Some(model);
+            }
+            Err(e) => self.send(Event::Failed(e)),
+        }
+    }
+
+    fn handle(&mut self, request: Request) -> ControlFlow<()> {
+        match request {
+            Request::Load(reference) => self.load(&reference),
+            Request::Generate(job) => self.generate(*job),
+            Request::Pause => self.set_mode(
+                |m| matches!(m, Mode::Running | Mode::Stepping),
+                Mode::Paused,
+            ),
+            Request::Resume => self.set_mode(|m| m == Mode::Paused, Mode::Running),
+            Request::Step => self.set_mode(|m| m == Mode::Paused, Mode::Stepping),
+            Request::Stop => {
+                if let Some(run) = &mut self.run
+                    && run.mode != Mode::Ended
+                {
+                    run.mode = Mode::Ended;
+                    self.send(Event::Finished(Finish::Stopped));
+                }
+            }
+            Request::Continue(more) => {
+                if let Some(run) = &mut self.run {
+                    run.generation.extend(more);
+                    run.generation.restart_clock();
+                    run.mode = Mode::Running;
+                    self.send(Event::Resumed);
+                }
+            }
+            Request::SetSampling(sampling) => match (sampling.validate(), &mut self.run) {
+                (Ok(()), Some(run)) => run.generation.set_sampling(sampling),
+                (Ok(()), None) => {}
+                (Err(e), _) => self.send(Event::Failed(e)),
+            },
+            Request::Shutdown => return ControlFlow::Break(()),
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn generate(&mut self, job: Job) {
+        self.run = None;
+        let Some(model) = &self.model else {
+            self.send(Event::Failed(Error::failed(
+                "no model is loaded",
+                "Load one first.",
+            )));
+            return;
+        };
+        let outbox = &self.outbox;
+        let started = Generation::start(model, job, &mut |event| {
+            let _ = outbox.send(event);
+        });
+        match started {
+            Ok(generation) => {
+                self.run = Some(Run {
+                    generation,
+                    mode: Mode::Running,
+                });
+            }
+            Err(e) => self.send(Event::Failed(e)),
+        }
+    }
+
+    fn set_mode(&mut self, from: impl Fn(Mode) -> bool, to: Mode) {
+        if let Some(run) = &mut self.run
+            && from(run.mode)
+        {
+            run.generation.restart_clock();
+            run.mode = to;
+            match to {
+                Mode::Paused => self.send(Event::Paused),
+                Mode::Running => self.send(Event::Resumed),
+                Mode::Stepping | Mode::Ended => {}
+            }
+        }
+    }
+
+    fn step(&mut self) {
+        let (Some(model), Some(run)) = (&self.model, &mut self.run) else {
+            return;
+        };
+        let before = run.generation.drawn();
+        let outbox = &self.outbox;
+        let ended = run.generation.advance(model, &mut |event| {
+            let _ = outbox.send(event);
+        });
+        match ended {
+            Ok(Some(why)) => {
+                run.mode = Mode::Ended;
+                self.send(Event::Finished(why));
+            }
+            Ok(None) if run.mode == Mode::Stepping && run.generation.drawn() > before => {
+                run.mode = Mode::Paused;
+                self.send(Event::Paused);
+            }
+            Ok(None) => {}
+            Err(e) => {
+                run.mode = Mode::Ended;
+                self.send(Event::Failed(e));
+            }
+        }
+    }
+}
+
+/// Run a job to its end on the calling thread. `on_event` may break it off after any event.
+///
+/// # Errors
+/// As [`Generation::start`] and [`Generation::advance`]; [`Finish::Stopped`] when broken off.
+pub fn run(
+    model: &Model,
+    job: &Job,
+    on_event: &mut dyn FnMut(Event) -> ControlFlow<()>,
+) -> Result<Finish> {
+    let mut stop = false;
+    let mut emit = |event: Event| stop |= on_event(event).is_break();
+    let mut generation = Generation::start(model, job.clone(), &mut emit)?;
+    loop {
+        if stop {
+            return Ok(Finish::Stopped);
+        }
+        let mut emit = |event: Event| stop |= on_event(event).is_break();
+        if let Some(why) = generation.advance(model, &mut emit)? {
+            return Ok(why);
+        }
+    }
+}

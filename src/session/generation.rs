@@ -1,0 +1,314 @@
+//! One run, step by step: read the prompt in chunks, then draw, emit and read token after token.
+//!
+//! After every step each token but the last drawn one has been read and its cells are complete (they know what came
+//! next), so a run can pause, stop or end anywhere.
+
+use super::protocol::{Event, Finish, Job, Prompt, Speed};
+use crate::error::{Error, Result};
+use crate::lens::{Lens, Opened, attention};
+use crate::model::cache::State;
+use crate::model::decoder::{Row, Taps};
+use crate::model::{Model, Sampler, Sampling};
+use crate::trace::{Attention, Cells, Kind, Token};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Prompt tokens read at once, so that a stop takes effect soon.
+const CHUNK: usize = 64;
+/// Tokens over which the rate is measured.
+const WINDOW: usize = 32;
+
+/// A run in progress.
+pub struct Generation {
+    job: Job,
+    lens: Lens,
+    sampler: Sampler,
+    state: State,
+    tokens: Vec<u32>,
+    prompt: usize,
+    limit: usize,
+    /// The last token read, whose cells still miss what came next.
+    pending: Option<Pending>,
+    started: Instant,
+    drawn: VecDeque<Instant>,
+    speed: Speed,
+}
+
+struct Pending {
+    opened: Opened,
+    attention: Option<Attention>,
+}
+
+impl Generation {
+    /// Tokenize the prompt and announce the run.
+    ///
+    /// # Errors
+    /// If the prompt is empty or longer than the context, the settings make no sense, or the model cannot generate.
+    pub fn start(model: &Model, job: Job, emit: &mut dyn FnMut(Event)) -> Result<Self> {
+        job.sampling.validate()?;
+        let tokens = tokenize(model, &job.prompt)?;
+        let context = model.card().context;
+        if tokens.len() > context {
+            return Err(Error::Usage(format!(
+                "The prompt has {} tokens, but {} reads at most {context}. Shorten it",
+                tokens.len(),
+                model.card().name
+            )));
+        }
+        let lens = Lens::new(job.lens.clone());
+        let generation = Self {
+            sampler: Sampler::new(job.sampling.clone()),
+            state: model.decoder().state(),
+            prompt: tokens.len(),
+            limit: job.max_new_tokens,
+            pending: None,
+            started: Instant::now(),
+            drawn: VecDeque::new(),
+            speed: Speed::default(),
+            tokens,
+            lens,
+            job,
+        };
+        emit(Event::Started {
+            schema: generation.lens.schema().clone(),
+            prompt_tokens: generation.prompt,
+            max_new_tokens: generation.limit,
+        });
+        for id in &generation.tokens {
+            emit(Event::Token(Token {
+                id: *id,
+                bytes: model.tokenizer().bytes(*id),
+                kind: Kind::Prompt,
+                seconds: 0.0,
+            }));
+        }
+        Ok(generation)
+    }
+
+    /// Allow this many more tokens.
+    pub fn extend(&mut self, more: usize) {
+        self.limit = (self.tokens.len() - self.prompt).saturating_add(more);
+    }
+
+    /// Draw differently from the next token on.
+    pub fn set_sampling(&mut self, sampling: Sampling) {
+        self.job.sampling = sampling.clone();
+        self.sampler.set(sampling);
+    }
+
+    /// Tokens drawn so far.
+    #[must_use]
+    pub fn drawn(&self) -> usize {
+        self.tokens.len() - self.prompt
+    }
+
+    /// Read one chunk of the prompt, or draw one token. `Some` once the run has ended.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    pub fn advance(
+        &mut self,
+        model: &Model,
+        emit: &mut dyn FnMut(Event),
+    ) -> Result<Option<Finish>> {
+        if self.drawn() >= self.limit && self.limit > 0 {
+            return self.finish(model, Finish::Length, emit).map(Some);
+        }
+        if self.pending.is_none() {
+            if self.tokens.len() > model.card().context {
+                return Ok(Some(Finish::ContextFull));
+            }
+            self.read(model, emit)?;
+            if self.pending.is_none() {
+                return Ok(None);
+            }
+        }
+        if self.limit == 0 {
+            // Kept for a later continuation, which will know what came next.
+            let pending = self.pending.take();
+            if let Some(pending) = &pending {
+                self.emit_cells(pending, self.tokens.len() - 1, None, emit);
+            }
+            self.pending = pending;
+            return Ok(Some(Finish::Length));
+        }
+        self.draw(model, emit)
+    }
+
+    /// Read what has not been read: a chunk of the prompt, or the token drawn last.
+    fn read(&mut self, model: &Model, emit: &mut dyn FnMut(Event)) -> Result<()> {
+        let from = self.state.len();
+        let to = self.tokens.len().min(from + CHUNK);
+        let taps = Taps {
+            states: true,
+            attention: self.job.attention,
+        };
+        let mut rows = [Row {
+            tokens: &self.tokens[from..to],
+            state: Some(&mut self.state),
+        }];
+        let traced = model.decoder().forward(&mut rows, taps)?;
+        let began = Instant::now();
+        let attention = (from..to)
+            .map(|position| {
+                self.job
+                    .attention
+                    .then(|| {
+                        let keep = self.job.attention_rows;
+                        attention::read(&traced, 0, position - from, position + 1, keep)
+                    })
+                    .transpose()
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut attention = attention.into_iter();
+        // The last token of the text waits for what comes next; all others know it.
+        let complete = to.min(self.tokens.len() - 1) - from;
+        let tile = Lens::tile(model.decoder());
+        let mut at = 0;
+        while at < complete {
+            let span = at..complete.min(at + tile);
+            let opened = self.lens.open(model.decoder(), &traced, span.clone())?;
+            let targets: Vec<Option<u32>> = span
+                .clone()
+                .map(|i| self.tokens.get(from + i + 1).copied())
+                .collect();
+            for (i, mut cells) in span.clone().zip(self.lens.read(&opened, &targets)) {
+                cells.attention = attention.next().flatten();
+                emit(Event::Cells {
+                    position: from + i,
+                    cells: Arc::new(cells),
+                });
+            }
+            at = span.end;
+        }
+        if to == self.tokens.len() {
+            let last = to - from - 1;
+            self.pending = Some(Pending {
+                opened: self.lens.open(model.decoder(), &traced, last..last + 1)?,
+                attention: attention.next().flatten(),
+            });
+        }
+        if to - from == 1 {
+            self.speed.lens_ms = began.elapsed().as_secs_f64() * 1e3;
+        }
+        Ok(())
+    }
+
+    /// Draw the next token from the pending one's own logits.
+    fn draw(&mut self, model: &Model, emit: &mut dyn FnMut(Event)) -> Result<Option<Finish>> {
+        let Some(pending) = self.pending.take() else {
+            return Ok(None);
+        };
+        let drawn = self
+            .sampler
+            .draw(pending.opened.final_logits(0), &self.tokens);
+        let position = self.tokens.len() - 1;
+        let began = Instant::now();
+        self.emit_cells(&pending, position, drawn, emit);
+        self.speed.lens_ms += began.elapsed().as_secs_f64() * 1e3;
+        let Some(id) = drawn else {
+            return Err(Error::failed(
+                format!("the model's logits at position {position} hold no number to draw from"),
+                "Its weights are damaged: fetch the model again and run `entroscope doctor --model` on it.",
+            ));
+        };
+        self.tokens.push(id);
+        emit(Event::Token(Token {
+            id,
+            bytes: model.tokenizer().bytes(id),
+            kind: Kind::Generated,
+            seconds: self.started.elapsed().as_secs_f64(),
+        }));
+        self.measure(emit);
+        if model.eos().contains(&id) && !self.job.ignore_eos {
+            return self.finish(model, Finish::EndOfText, emit).map(Some);
+        }
+        if self.drawn() >= self.limit {
+            return self.finish(model, Finish::Length, emit).map(Some);
+        }
+        Ok(None)
+    }
+
+    fn emit_cells(
+        &self,
+        pending: &Pending,
+        position: usize,
+        next: Option<u32>,
+        emit: &mut dyn FnMut(Event),
+    ) {
+        let cells: Vec<Cells> = self.lens.read(&pending.opened, &[next]);
+        for mut cells in cells {
+            cells.attention.clone_from(&pending.attention);
+            emit(Event::Cells {
+                position,
+                cells: Arc::new(cells),
+            });
+        }
+    }
+
+    /// The run ends; the last token is read too where that was asked for.
+    fn finish(
+        &mut self,
+        model: &Model,
+        why: Finish,
+        emit: &mut dyn FnMut(Event),
+    ) -> Result<Finish> {
+        if self.job.read_last && self.pending.is_none() && self.tokens.len() <= model.card().context
+        {
+            self.read(model, emit)?;
+            if let Some(pending) = self.pending.take() {
+                self.emit_cells(&pending, self.tokens.len() - 1, None, emit);
+                self.pending = Some(pending);
+            }
+        }
+        Ok(why)
+    }
+
+    fn measure(&mut self, emit: &mut dyn FnMut(Event)) {
+        let now = Instant::now();
+        if self.drawn() == 1 {
+            self.speed.first_token_seconds = (now - self.started).as_secs_f64();
+        }
+        self.drawn.push_back(now);
+        if self.drawn.len() > WINDOW {
+            self.drawn.pop_front();
+        }
+        if let (Some(first), true) = (self.drawn.front(), self.drawn.len() > 1) {
+            let seconds = (now - *first).as_secs_f64().max(1e-9);
+            self.speed.tokens_per_second = (self.drawn.len() - 1) as f64 / seconds;
+        }
+        emit(Event::Speed(self.speed));
+    }
+
+    /// Forget how long ago the last token was drawn (after a pause, which is not slowness).
+    pub fn restart_clock(&mut self) {
+        self.drawn.clear();
+    }
+}
+
+/// The prompt's token ids, checked against the model.
+fn tokenize(model: &Model, prompt: &Prompt) -> Result<Vec<u32>> {
+    let empty = || {
+        Error::Usage(
+            "The prompt is empty. Type some text, or pass a prompt on the command line".into(),
+        )
+    };
+    let tokens = match prompt {
+        Prompt::Text(text) if text.trim().is_empty() => return Err(empty()),
+        Prompt::Text(text) => model.tokenizer().encode(text, true)?,
+        Prompt::Chat(text) if text.trim().is_empty() => return Err(empty()),
+        Prompt::Chat(text) => model.chat_prompt(text)?,
+        Prompt::Ids(ids) => ids.clone(),
+    };
+    if tokens.is_empty() {
+        return Err(empty());
+    }
+    let vocab = model.card().vocab;
+    match tokens.iter().find(|id| **id as usize >= vocab) {
+        Some(id) => Err(Error::Usage(format!(
+            "Token id {id} is outside the model's vocabulary of {vocab}"
+        ))),
+        None => Ok(tokens),
+    }
+}

@@ -1,0 +1,73 @@
+//! Collects a run's events into a [`Record`].
+
+use super::protocol::{Event, Job};
+use crate::model::ModelCard;
+use crate::trace::{Grid, Record, Schema};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// A record that grows with the events of one run.
+#[derive(Clone, Debug)]
+pub struct Recorder {
+    record: Record,
+}
+
+impl Recorder {
+    /// An empty record of `job` on the model of `card`.
+    #[must_use]
+    pub fn new(card: Arc<ModelCard>, job: &Job) -> Self {
+        let schema = Arc::new(Schema::new(&job.lens));
+        let grid = Grid::new(card.blocks, schema.len(), schema.top());
+        Self {
+            record: Record {
+                model: card,
+                schema,
+                sampling: job.sampling.clone(),
+                lens: job.lens.clone(),
+                max_new_tokens: job.max_new_tokens,
+                branches: vec![("main".into(), grid)],
+                started: SystemTime::now(),
+                ended: None,
+            },
+        }
+    }
+
+    /// Take in one event.
+    pub fn apply(&mut self, event: &Event) {
+        let Some((_, grid)) = self.record.branches.first_mut() else {
+            return;
+        };
+        match event {
+            Event::Started { schema, .. } => self.record.schema = schema.clone(),
+            Event::Token(token) => grid.push_token(token.clone()),
+            Event::Cells { position, cells } => {
+                grid.set_cells(*position, cells.clone());
+            }
+            Event::Finished(_) => self.record.ended = Some(SystemTime::now()),
+            Event::Resumed => self.record.ended = None,
+            Event::Loading { .. }
+            | Event::Loaded { .. }
+            | Event::Speed(_)
+            | Event::Paused
+            | Event::Failed(_) => {}
+        }
+    }
+
+    /// The record so far.
+    #[must_use]
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// The grid so far.
+    #[must_use]
+    pub fn grid(&self) -> Option<&Grid> {
+        self.record.branches.first().map(|(_, grid)| grid)
+    }
+
+    /// The finished record.
+    #[must_use]
+    pub fn into_record(self) -> Record {
+        self.record
+    }
+}
