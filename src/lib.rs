@@ -8,13 +8,17 @@
 //! ```
 //! Arrows point down only; nothing below knows what is above it.
 
+pub mod config;
 pub mod error;
+pub mod export;
 pub mod lens;
+pub mod logging;
 pub mod model;
 pub mod session;
 pub mod stats;
 pub mod text;
 pub mod trace;
 pub mod train;
+pub mod tui;
 
 pub use error::{Error, Result};

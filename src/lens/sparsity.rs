@@ -119,11 +119,10 @@ mod tests {
             (13, 0.334, "participation_ratio"),
         ];
         for (i, value, name) in known {
-            assert!(
-                (line[i] - value).abs() < 0.006,
-                "{name}: {} {value}",
-                line[i]
-            );
+            // A fourth moment is noisier than the rest.
+            let tolerance = if name == "kurtosis" { 0.04 } else { 0.006 };
+            let off = (line[i] - value).abs();
+            assert!(off < tolerance, "{name}: {} {value}", line[i]);
         }
         let hoyer = |d| null_line(d, &LensSettings::default())[8];
         assert!((hoyer(16) - 0.253).abs() < 0.02, "{}", hoyer(16));

@@ -10,6 +10,7 @@ mod schema;
 pub use grid::{Attention, Candidate, Cells, Grid, Kind, Token};
 pub use schema::{Group, Metric, MetricSpec, Schema, Unit};
 
+use crate::lens::LensSettings;
 use crate::model::{ModelCard, Sampling};
 use std::sync::Arc;
 
@@ -20,6 +21,8 @@ pub struct Record {
     pub model: Arc<ModelCard>,
     /// What the columns of every grid in this record are.
     pub schema: Arc<Schema>,
+    /// What the lens was asked to compute.
+    pub lens: LensSettings,
     /// How tokens were drawn.
     pub sampling: Sampling,
     /// What the lens computed.

@@ -1,0 +1,346 @@
+//! Where the rooms lie at a given terminal size. Drawing and the mouse both read it.
+//!
+//! ```text
+//! Full, from 104×28         Folded, from 80×24      Tabs, from 60×16
+//! title                     title                   title
+//! ┌ Stream ────┬ Cell ──┐   ┌ Stream ──────────┐    Stream │ Map │ Cell
+//! ├ Map ───────┤        │   ├ Map ─────────────┤    (one room)
+//! │            ├ Profile┤   ├ Cell, 3 lines ───┤
+//! │            ├ Att. ──┤   ├ Prompt ──────────┤    > prompt
+//! ├ Prompt ────┴────────┤   └ hints ───────────┘    hints
+//! └ hints ──────────────┘
+//! ```
+
+use ratatui::layout::Rect;
+
+/// The least terminal that is drawn at all.
+pub const LEAST: (u16, u16) = (60, 16);
+
+/// How much of the screen is shown at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Not even one room fits.
+    #[default]
+    TooSmall,
+    /// One room at a time.
+    Tabs,
+    /// Stream and map, with the cell in a few lines below.
+    Folded,
+    /// Everything.
+    Full,
+}
+
+/// The areas of the rooms. Boxed rooms include their border and share it with their neighbours; a room that is not
+/// shown has no area.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// What fits.
+    pub mode: Mode,
+    /// The line at the top.
+    pub title: Rect,
+    /// The line of room names, with one room at a time.
+    pub tabs: Rect,
+    /// The text.
+    pub stream: Rect,
+    /// The map.
+    pub map: Rect,
+    /// The cell under the cursor.
+    pub cell: Rect,
+    /// Its layer profile.
+    pub profile: Rect,
+    /// Its attention.
+    pub attention: Rect,
+    /// The prompt editor.
+    pub prompt: Rect,
+    /// The line of hints and messages.
+    pub hints: Rect,
+}
+
+/// A room of the screen that can have the keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Room {
+    /// The text.
+    Stream,
+    /// The map.
+    #[default]
+    Map,
+    /// The cell under the cursor.
+    Cell,
+}
+
+/// What the layout depends on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wants {
+    /// States of the model, L + 1.
+    pub states: u16,
+    /// Rows of a state's cells; 0 for two states a row.
+    pub cell_height: u16,
+    /// Lines of the prompt.
+    pub prompt_lines: u16,
+    /// Lines of the top-k list.
+    pub candidates: u16,
+    /// The room shown with one room at a time.
+    pub room: Room,
+}
+
+impl Plan {
+    /// Lay the rooms out.
+    #[must_use]
+    pub fn new(area: Rect, wants: Wants) -> Self {
+        let (w, h) = (area.width, area.height);
+        if w < LEAST.0 || h < LEAST.1 {
+            return Self {
+                title: Rect {
+                    height: 1.min(h),
+                    ..area
+                },
+                ..Self::default()
+            };
+        }
+        if w < 80 || h < 24 {
+            Self::tabs(area, wants)
+        } else if w < 104 || h < 28 {
+            Self::folded(area, wants)
+        } else {
+            Self::full(area, wants)
+        }
+    }
+
+    /// What is inside a room's border (all of it where rooms have none).
+    #[must_use]
+    pub fn inner(&self, room: Rect) -> Rect {
+        match self.mode {
+            Mode::Full | Mode::Folded => Rect {
+                x: room.x + 1,
+                y: room.y + 1,
+                width: room.width.saturating_sub(2),
+                height: room.height.saturating_sub(2),
+            },
+            Mode::Tabs | Mode::TooSmall => room,
+        }
+    }
+
+    fn tabs(area: Rect, wants: Wants) -> Self {
+        let line = |y: u16, height: u16| Rect {
+            y: area.y + y,
+            height,
+            ..area
+        };
+        let prompt = wants.prompt_lines.clamp(1, 2);
+        let body = line(2, area.height - 3 - prompt);
+        let mut plan = Self {
+            mode: Mode::Tabs,
+            title: line(0, 1),
+            tabs: line(1, 1),
+            prompt: line(area.height - 1 - prompt, prompt),
+            hints: line(area.height - 1, 1),
+            ..Self::default()
+        };
+        match wants.room {
+            Room::Stream => plan.stream = body,
+            Room::Map => plan.map = body,
+            Room::Cell => plan.cell = body,
+        }
+        plan
+    }
+
+    fn folded(area: Rect, wants: Wants) -> Self {
+        let (title, prompt, hints, body) = Self::outer(area, wants);
+        // Three lines are what the reading of a cell needs; a tall window has room for all of it.
+        let cell_lines = if area.height >= 40 { 12 } else { 3 };
+        let cell_y = body.bottom() - 1 - cell_lines - 1;
+        let above = cell_y - body.y;
+        let map = map_height(wants, above, 6);
+        let map_y = cell_y - map;
+        let part = |y: u16, to: u16| Rect {
+            y,
+            height: to - y + 1,
+            ..body
+        };
+        Self {
+            mode: Mode::Folded,
+            title,
+            prompt,
+            hints,
+            stream: part(body.y, map_y),
+            map: part(map_y, cell_y),
+            cell: part(cell_y, body.bottom() - 1),
+            ..Self::default()
+        }
+    }
+
+    fn full(area: Rect, wants: Wants) -> Self {
+        let (title, prompt, hints, body) = Self::outer(area, wants);
+        let right = (body.width * 37 / 100).clamp(46, 76);
+        let split = body.right() - right;
+        let bottom = body.bottom() - 1;
+        let map = map_height(wants, bottom - body.y, 8);
+        let map_y = bottom - map;
+        // 11 lines of readings under the candidates; what is left goes to the curve and the heads.
+        let cell_y = body.y + (wants.candidates.clamp(3, 12) + 12).min(body.height * 57 / 100);
+        let left = bottom - cell_y;
+        let attention_y = bottom - (left * 45 / 100).clamp(4, 14);
+        let part = |x: u16, y: u16, right: u16, to: u16| Rect {
+            x,
+            y,
+            width: right - x + 1,
+            height: to - y + 1,
+        };
+        let edge = body.right() - 1;
+        Self {
+            mode: Mode::Full,
+            title,
+            prompt,
+            hints,
+            stream: part(body.x, body.y, split, map_y),
+            map: part(body.x, map_y, split, bottom),
+            cell: part(split, body.y, edge, cell_y),
+            profile: part(split, cell_y, edge, attention_y),
+            attention: part(split, attention_y, edge, bottom),
+            ..Self::default()
+        }
+    }
+
+    /// Title, prompt, hints, and the body between them, whose last row is the prompt's upper border.
+    fn outer(area: Rect, wants: Wants) -> (Rect, Rect, Rect, Rect) {
+        let lines = wants.prompt_lines.clamp(1, 4);
+        let title = Rect { height: 1, ..area };
+        let prompt = Rect {
+            y: area.bottom() - lines - 2,
+            height: lines + 2,
+            ..area
+        };
+        // The hints stand in the prompt's lower border.
+        let hints = Rect {
+            x: area.x + 2,
+            y: area.bottom() - 1,
+            width: area.width.saturating_sub(4),
+            height: 1,
+        };
+        let body = Rect {
+            y: area.y + 1,
+            height: prompt.y - area.y,
+            ..area
+        };
+        (title, prompt, hints, body)
+    }
+}
+
+/// A box in the middle of the screen, as large as asked and as fits.
+#[must_use]
+pub fn popup(area: Rect, width: u16, height: u16) -> Rect {
+    let width = width.min(area.width.saturating_sub(4));
+    let height = height.min(area.height.saturating_sub(2));
+    Rect {
+        x: area.x + (area.width - width) / 2,
+        y: area.y + (area.height - height) / 2,
+        width,
+        height,
+    }
+}
+
+/// The box of a list.
+#[must_use]
+pub fn popup_list(area: Rect) -> Rect {
+    popup(area, 96, (area.height * 3 / 4).min(30))
+}
+
+/// The lines inside the box of a list: below the border, the filter and a rule.
+#[must_use]
+pub fn popup_lines(popup: Rect) -> Rect {
+    Rect {
+        x: popup.x + 1,
+        y: popup.y + 3,
+        width: popup.width.saturating_sub(2),
+        height: popup.height.saturating_sub(4),
+    }
+}
+
+/// The text inside the box of a page.
+#[must_use]
+pub fn popup_page(area: Rect) -> Rect {
+    let outer = popup(area, 92, area.height * 7 / 8);
+    Rect {
+        x: outer.x + 2,
+        y: outer.y + 1,
+        width: outer.width.saturating_sub(4),
+        height: outer.height.saturating_sub(2),
+    }
+}
+
+/// Rows of the map with one border, out of `available`, leaving `stream` rows for the text.
+fn map_height(wants: Wants, available: u16, stream: u16) -> u16 {
+    // Below the cells: token labels and the colour bar; above them a strip of what the last layer says.
+    let cells = match wants.cell_height {
+        0 => wants.states.div_ceil(2),
+        height => wants.states * height,
+    };
+    let most = available.saturating_sub(stream).max(6);
+    let strip = if available >= 20 { 5 } else { 0 };
+    (cells + 4 + strip).clamp(6, most).max(available / 3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wants() -> Wants {
+        Wants {
+            states: 13,
+            cell_height: 1,
+            prompt_lines: 1,
+            candidates: 5,
+            room: Room::Map,
+        }
+    }
+
+    #[test]
+    fn sizes_choose_the_mode() {
+        let mode = |w, h| Plan::new(Rect::new(0, 0, w, h), wants()).mode;
+        assert_eq!(mode(59, 40), Mode::TooSmall);
+        assert_eq!(mode(80, 15), Mode::TooSmall);
+        assert_eq!(mode(60, 16), Mode::Tabs);
+        assert_eq!(mode(80, 24), Mode::Folded);
+        assert_eq!(mode(120, 36), Mode::Full);
+        assert_eq!(mode(200, 60), Mode::Full);
+    }
+
+    #[test]
+    fn rooms_stay_inside_and_share_only_borders_at_every_size() {
+        for w in (60..=220).step_by(7) {
+            for h in 16..=70 {
+                for states in [2, 13, 29, 81] {
+                    for cell_height in 0..3 {
+                        let area = Rect::new(0, 0, w, h);
+                        let wants = Wants {
+                            states,
+                            cell_height,
+                            prompt_lines: 1 + h % 6,
+                            ..wants()
+                        };
+                        let plan = Plan::new(area, wants);
+                        let rooms = [
+                            plan.stream,
+                            plan.map,
+                            plan.cell,
+                            plan.profile,
+                            plan.attention,
+                            plan.prompt,
+                        ];
+                        for (i, a) in rooms.iter().enumerate() {
+                            assert_eq!(a.intersection(area), *a, "{w}x{h}");
+                            for b in &rooms[i + 1..] {
+                                let shared = plan.inner(*a).intersection(plan.inner(*b));
+                                assert!(shared.is_empty(), "{w}x{h}: {a:?} {b:?}");
+                            }
+                        }
+                        if plan.mode != Mode::Tabs {
+                            assert!(plan.inner(plan.map).height >= 4, "{w}x{h} {plan:?}");
+                            assert!(plan.inner(plan.stream).height >= 2, "{w}x{h} {plan:?}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

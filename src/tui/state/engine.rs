@@ -1,0 +1,129 @@
+//! What the engine reports, taken into the state.
+
+use super::{Level, Model, Phase, Run, State};
+use crate::error::Error;
+use crate::session::{Event, Speed};
+use crate::trace::{Grid, Metric};
+use crate::tui::effect::Effect;
+
+impl State {
+    /// Take one event. Cheap: nothing is computed here that drawing may not need.
+    pub(super) fn hear(&mut self, event: Event) -> Vec<Effect> {
+        match event {
+            Event::Loading { what, done, total } => {
+                if !matches!(self.phase, Phase::Loading { .. }) {
+                    self.loading_since = self.clock.elapsed;
+                }
+                self.phase = Phase::Loading {
+                    what: crate::tui::show::visible(&what),
+                    done,
+                    total,
+                };
+            }
+            Event::Loaded { card, tokenizer } => {
+                self.cursor.layer = card.blocks;
+                self.model = Some(Model { card, tokenizer });
+                self.run = None;
+                self.phase = Phase::Ready;
+                if std::mem::take(&mut self.run_when_loaded) {
+                    return self.submit();
+                }
+            }
+            Event::Started {
+                schema,
+                prompt_tokens,
+                max_new_tokens,
+            } => {
+                let blocks = self.model.as_ref().map_or(0, |m| m.card.blocks);
+                self.keep_metric(&schema);
+                self.runs += 1;
+                self.run = Some(Run {
+                    number: self.runs,
+                    grid: Grid::new(blocks, schema.len(), schema.top()),
+                    schema,
+                    prompt_tokens,
+                    max_new_tokens,
+                    sampling: self.settings.sampling.clone(),
+                    speed: Speed::default(),
+                    started: self.clock.wall,
+                    ended: None,
+                });
+                self.phase = Phase::Reading;
+                self.cursor.follow = true;
+                self.cursor.position = 0;
+                self.cursor.layer = self.cursor.layer.min(blocks);
+                self.map.left = 0;
+                self.stream_top = 0;
+                self.stream_loose = false;
+            }
+            Event::Token(token) => {
+                if let Some(run) = &mut self.run {
+                    run.grid.push_token(token);
+                    if self.phase == Phase::Reading && run.drawn() > 0 {
+                        self.phase = Phase::Streaming;
+                    }
+                }
+            }
+            Event::Cells { position, cells } => {
+                if let Some(run) = &mut self.run {
+                    run.grid.set_cells(position, cells);
+                }
+            }
+            Event::Speed(speed) => {
+                if let Some(run) = &mut self.run {
+                    run.speed = speed;
+                }
+            }
+            Event::Paused => self.phase = Phase::Paused,
+            Event::Resumed => self.phase = Phase::Streaming,
+            Event::Finished(finish) => {
+                self.phase = Phase::Done(finish);
+                if let Some(run) = &mut self.run {
+                    run.ended = Some(self.clock.wall);
+                }
+            }
+            Event::Failed(error) => self.fail(&error),
+        }
+        Vec::new()
+    }
+
+    /// The engine thread is gone; nothing can be run any more, but everything can still be read and exported.
+    pub(super) fn engine_gone(&mut self, why: Option<&str>) {
+        if self.phase.is_running() || matches!(self.phase, Phase::Loading { .. }) {
+            self.phase = Phase::Failed;
+        }
+        let why = why.map_or(String::new(), |w| format!(": {w}"));
+        self.note(
+            Level::Error,
+            format!("The engine thread has ended{why}. Export what you need and start again."),
+        );
+    }
+
+    fn fail(&mut self, error: &Error) {
+        if matches!(self.phase, Phase::Loading { .. }) {
+            self.phase = match self.model {
+                Some(_) => Phase::Ready,
+                None => Phase::NoModel,
+            };
+        } else if self.phase.is_running() {
+            self.phase = Phase::Failed;
+            if let Some(run) = &mut self.run {
+                run.ended = Some(self.clock.wall);
+            }
+        }
+        self.note(Level::Error, error.to_string());
+    }
+
+    /// Stay with the chosen metric when the columns change.
+    fn keep_metric(&mut self, new: &crate::trace::Schema) {
+        let name = self
+            .columns()
+            .metrics()
+            .get(self.metric.0)
+            .map(|m| m.name.clone());
+        self.metric = name
+            .and_then(|name| new.find(&name))
+            .or_else(|| new.find(super::FAVOURITES[0]))
+            .unwrap_or(Metric(0));
+    }
+}

@@ -1,0 +1,440 @@
+//! All that the screen shows, and the one function that changes it.
+//!
+//! [`update`] takes a [`Message`] (a key, a click, an engine event, the clock) and returns [`Effect`]s; it touches
+//! nothing else, so every behaviour can be driven from a test. [`State::settle`] then works out what drawing needs
+//! (layout, wrapped text, colour ranges) once a frame.
+
+mod engine;
+mod lists;
+mod overlay;
+mod pages;
+mod prompt;
+mod sampling;
+mod search;
+mod settle;
+mod travel;
+mod update;
+
+pub use overlay::{Choice, Item, List, Overlay, Page, SearchLine};
+pub use pages::{PageLine, page_lines, wrap};
+pub use prompt::{Editor, EditorRows};
+pub use sampling::{AttentionChoice, Field, Panel, Settings};
+pub use settle::{Derived, RangeMode, Ranges, Scale};
+pub use update::{Message, update};
+
+use crate::model::{ModelCard, Sampling, Tokenizer};
+use crate::session::{Finish, Job, Speed};
+use crate::trace::{Grid, Metric, Record, Schema};
+use crate::tui::Options;
+use crate::tui::SampleSet;
+use crate::tui::colour::Depth;
+use crate::tui::keymap::{Context, Keymap};
+use crate::tui::layout::Room;
+use crate::tui::show;
+use crate::tui::theme::{Theme, ThemeFile};
+use crate::tui::widgets::Zoom;
+use ratatui::layout::Rect;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+/// The metrics behind the digits 1 to 9.
+pub const FAVOURITES: [&str; 9] = [
+    "entropy",
+    "varentropy",
+    "prob_margin",
+    "surprisal",
+    "kl_final",
+    "next_rank",
+    "hoyer",
+    "effective_rank_sq",
+    "topk_energy_10",
+];
+
+/// What the engine is doing, as far as it has said.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Phase {
+    /// A model is being loaded.
+    Loading {
+        /// In words.
+        what: String,
+        /// Bytes done.
+        done: u64,
+        /// Bytes in all, when known.
+        total: Option<u64>,
+    },
+    /// No model could be loaded.
+    NoModel,
+    /// Waiting for a prompt.
+    Ready,
+    /// Reading the prompt.
+    Reading,
+    /// Drawing tokens.
+    Streaming,
+    /// Held between two tokens.
+    Paused,
+    /// The last run ended.
+    Done(Finish),
+    /// The last run failed.
+    Failed,
+}
+
+impl Phase {
+    /// Whether a run is under way, held or not.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        matches!(self, Self::Reading | Self::Streaming | Self::Paused)
+    }
+}
+
+/// The loaded model.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// What it is.
+    pub card: Arc<ModelCard>,
+    /// For showing candidates.
+    pub tokenizer: Arc<Tokenizer>,
+}
+
+/// The run on the screen.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// Counts the runs of this program, so that cached readings of an earlier one are never shown.
+    pub number: usize,
+    /// What the cells' values are.
+    pub schema: Arc<Schema>,
+    /// Tokens and cells.
+    pub grid: Grid,
+    /// Tokens in the prompt.
+    pub prompt_tokens: usize,
+    /// Most tokens to be drawn.
+    pub max_new_tokens: usize,
+    /// How tokens are drawn.
+    pub sampling: Sampling,
+    /// Measured speed.
+    pub speed: Speed,
+    /// Wall-clock start.
+    pub started: SystemTime,
+    /// Wall-clock end.
+    pub ended: Option<SystemTime>,
+}
+
+impl Run {
+    /// The last position that has been read.
+    #[must_use]
+    pub fn newest_read(&self) -> Option<usize> {
+        (0..self.grid.len())
+            .rev()
+            .find(|p| self.grid.cells(*p).is_some())
+    }
+
+    /// How many tokens have been drawn.
+    #[must_use]
+    pub fn drawn(&self) -> usize {
+        self.grid.len().saturating_sub(self.prompt_tokens)
+    }
+}
+
+/// The cell that is looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cursor {
+    /// Layer, 0 is the embedding.
+    pub layer: usize,
+    /// Position of the token.
+    pub position: usize,
+    /// Whether the position follows the newest read token.
+    pub follow: bool,
+}
+
+/// How the map is looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MapView {
+    /// Size of the cells.
+    pub zoom: Zoom,
+    /// Whether the user chose it; otherwise it fits the model.
+    pub zoom_chosen: bool,
+    /// What the colours span.
+    pub range: RangeMode,
+    /// First token shown.
+    pub left: usize,
+    /// Lowest layer shown.
+    pub bottom: usize,
+    /// Whether the deciding layers are not marked.
+    pub hide_decided: bool,
+}
+
+/// How important a message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// Done as asked.
+    Info,
+    /// Not possible now.
+    Warn,
+    /// Failed.
+    Error,
+}
+
+/// A message in the status line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// How important.
+    pub level: Level,
+    /// The whole text; safe to display, may hold newlines.
+    pub text: String,
+}
+
+/// What the clock says; the app loop keeps it, so that `update` never asks the system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clock {
+    /// Since the program started.
+    pub elapsed: Duration,
+    /// Wall clock.
+    pub wall: SystemTime,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self {
+            elapsed: Duration::ZERO,
+            wall: SystemTime::UNIX_EPOCH,
+        }
+    }
+}
+
+/// All that the screen shows.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// The terminal.
+    pub area: Rect,
+    /// The time.
+    pub clock: Clock,
+    /// The model as it was asked for; safe to display.
+    pub asked: String,
+    /// The loaded model.
+    pub model: Option<Model>,
+    /// What the engine does.
+    pub phase: Phase,
+    /// When the current load began.
+    pub loading_since: Duration,
+    /// The run on the screen.
+    pub run: Option<Run>,
+    /// How many runs have been started.
+    pub runs: usize,
+    /// The prompt editor.
+    pub prompt: Editor,
+    /// Whether the prompt has the keys.
+    pub writing: bool,
+    /// The room that has them otherwise.
+    pub room: Room,
+    /// What lies over the rooms.
+    pub overlay: Option<Overlay>,
+    /// The cell that is looked at.
+    pub cursor: Cursor,
+    /// How the map is looked at.
+    pub map: MapView,
+    /// First line of the stream shown.
+    pub stream_top: usize,
+    /// Whether the stream was scrolled away from the cursor.
+    pub stream_loose: bool,
+    /// The metric that colours map and stream.
+    pub metric: Metric,
+    /// Columns before the first run.
+    pub schema: Arc<Schema>,
+    /// The message in the status line.
+    pub notice: Option<Notice>,
+    /// The last message, for the whole text.
+    pub last_notice: Option<Notice>,
+    /// What has been searched for.
+    pub search: String,
+    /// Settings of the next run.
+    pub settings: Settings,
+    /// Everything else of the next run.
+    pub job: Job,
+    /// Run the prompt once the model is there.
+    pub run_when_loaded: bool,
+    /// Sample prompts.
+    pub samples: Vec<SampleSet>,
+    /// Which sample of each set is next.
+    pub next_sample: Vec<usize>,
+    /// Themes on offer.
+    pub themes: Vec<ThemeFile>,
+    /// Index of the theme worn.
+    pub theme_index: usize,
+    /// The theme fitted to this terminal.
+    pub theme: Theme,
+    /// What the terminal can show.
+    pub depth: Depth,
+    /// Keys.
+    pub keymap: Keymap,
+    /// Where exports go.
+    pub export_dir: PathBuf,
+    /// What chance would give, by metric; NaN or missing where there is no such line.
+    pub null_line: Option<Vec<f32>>,
+    /// What drawing needs, worked out by [`State::settle`].
+    pub derived: Derived,
+}
+
+impl State {
+    /// The state at the start.
+    ///
+    /// # Errors
+    /// Key bindings that cannot be, or a theme that is not there.
+    pub fn new(options: &Options, depth: Depth, area: Rect) -> crate::Result<Self> {
+        let keymap = Keymap::new(&options.keys)?;
+        let (themes, problems) = ThemeFile::all(options.config_dir.as_deref());
+        let theme_index = match &options.theme {
+            None => 0,
+            Some(name) => themes.iter().position(|t| t.name == *name).ok_or_else(|| {
+                let names: Vec<&str> = themes.iter().map(|t| t.name.as_str()).collect();
+                let why = problems
+                    .first()
+                    .map_or(String::new(), |p| format!(" ({p})"));
+                crate::Error::Usage(format!(
+                    "there is no theme `{}`; there are {}{why}",
+                    crate::text::scrub(name),
+                    crate::text::scrub(&names.join(", "))
+                ))
+            })?,
+        };
+        let theme = themes
+            .get(theme_index)
+            .ok_or_else(|| crate::Error::failed("no theme can be read", "Reinstall entroscope."))?
+            .fit(depth);
+        let schema = Arc::new(Schema::new(&options.job.lens));
+        let mut state = Self {
+            area,
+            clock: Clock::default(),
+            asked: show::visible(&options.model),
+            model: None,
+            phase: Phase::Loading {
+                what: "loading".to_owned(),
+                done: 0,
+                total: None,
+            },
+            loading_since: Duration::ZERO,
+            run: None,
+            runs: 0,
+            prompt: Editor::new(options.prompt.as_deref().unwrap_or_default()),
+            writing: options.prompt.is_none(),
+            room: Room::Map,
+            overlay: None,
+            cursor: Cursor {
+                follow: true,
+                ..Cursor::default()
+            },
+            map: MapView::default(),
+            stream_top: 0,
+            stream_loose: false,
+            metric: schema.find(FAVOURITES[0]).unwrap_or(Metric(0)),
+            schema,
+            notice: None,
+            last_notice: None,
+            search: String::new(),
+            settings: Settings::of(&options.job),
+            job: options.job.clone(),
+            run_when_loaded: options.prompt.is_some(),
+            next_sample: vec![0; options.samples.len()],
+            samples: options.samples.clone(),
+            themes,
+            theme_index,
+            theme,
+            depth,
+            keymap,
+            export_dir: options.export_dir.clone(),
+            null_line: None,
+            derived: Derived::default(),
+        };
+        if let Some(problem) = problems.first() {
+            state.note(Level::Warn, problem.to_string());
+        }
+        state.settle();
+        Ok(state)
+    }
+
+    /// The columns of the run on the screen, or of the next one.
+    #[must_use]
+    pub fn columns(&self) -> &Schema {
+        self.run.as_ref().map_or(&self.schema, |run| &run.schema)
+    }
+
+    /// The grid, once there is one.
+    #[must_use]
+    pub fn grid(&self) -> Option<&Grid> {
+        self.run.as_ref().map(|run| &run.grid)
+    }
+
+    /// Number of states, L + 1: of the run, of the model, or what a model usually has.
+    #[must_use]
+    pub fn states(&self) -> usize {
+        match (&self.run, &self.model) {
+            (Some(run), _) => run.grid.states(),
+            (None, Some(model)) => model.card.blocks + 1,
+            (None, None) => 13,
+        }
+    }
+
+    /// Which keys hold now.
+    #[must_use]
+    pub fn context(&self) -> Context {
+        match &self.overlay {
+            Some(overlay) => overlay.context(),
+            None if self.writing => Context::Prompt,
+            None => Context::Rooms,
+        }
+    }
+
+    /// A candidate as it is shown.
+    #[must_use]
+    pub fn word(&self, id: u32) -> String {
+        self.model.as_ref().map_or_else(
+            || format!("#{id}"),
+            |model| show::label(&model.tokenizer.bytes(id)),
+        )
+    }
+
+    /// What chance would give for a metric.
+    #[must_use]
+    pub fn null_of(&self, metric: Metric) -> Option<f32> {
+        self.null_line
+            .as_ref()?
+            .get(metric.0)
+            .copied()
+            .filter(|v| v.is_finite())
+    }
+
+    /// The run as it is exported.
+    #[must_use]
+    pub fn record(&self) -> Option<Record> {
+        let (run, model) = (self.run.as_ref()?, self.model.as_ref()?);
+        Some(Record {
+            model: Arc::clone(&model.card),
+            schema: Arc::clone(&run.schema),
+            sampling: run.sampling.clone(),
+            max_new_tokens: run.max_new_tokens,
+            branches: vec![("main".to_owned(), run.grid.clone())],
+            started: run.started,
+            ended: run.ended,
+        })
+    }
+
+    /// Show a message in the status line.
+    pub fn note(&mut self, level: Level, text: impl Into<String>) {
+        let text: String = text
+            .into()
+            .split('\n')
+            .map(show::visible)
+            .collect::<Vec<_>>()
+            .join("\n");
+        let notice = Notice { level, text };
+        self.last_notice = Some(notice.clone());
+        self.notice = Some(notice);
+    }
+
+    /// Wear a theme.
+    pub fn wear(&mut self, index: usize) {
+        if let Some(file) = self.themes.get(index) {
+            self.theme = file.fit(self.depth);
+            self.theme_index = index;
+        }
+    }
+}
