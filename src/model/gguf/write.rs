@@ -260,7 +260,7 @@ fn token_id(config: &Value, name: &str) -> Option<u32> {
     id.as_u64().and_then(|id| u32::try_from(id).ok())
 }
 
-/// llama.cpp's name for a way of cutting texts.
+/// llama.cpp's name for a way of cutting texts; `default` makes it warn, where nothing fits.
 fn splitting(pre_tokenizer: &Value) -> &'static str {
     let text = pre_tokenizer.to_string();
     let has = |regex: &str| text.contains(&Value::from(regex).to_string());
@@ -268,8 +268,10 @@ fn splitting(pre_tokenizer: &Value) -> &'static str {
         "llama-bpe"
     } else if has(QWEN2_SPLIT) {
         "qwen2"
-    } else {
+    } else if pre_tokenizer["type"] == "ByteLevel" && pre_tokenizer["use_regex"] != false {
         "gpt-2"
+    } else {
+        "default"
     }
 }
 
