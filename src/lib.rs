@@ -8,6 +8,7 @@
 //! ```
 //! Arrows point down only; nothing below knows what is above it.
 
+pub mod cli;
 pub mod config;
 pub mod error;
 pub mod export;

@@ -25,8 +25,6 @@ pub struct Record {
     pub lens: LensSettings,
     /// How tokens were drawn.
     pub sampling: Sampling,
-    /// What the lens computed.
-    pub lens: crate::lens::LensSettings,
     /// Most new tokens that were asked for.
     pub max_new_tokens: usize,
     /// The named grids: `main`, or `baseline` and `steered`, …

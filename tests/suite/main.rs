@@ -1,4 +1,6 @@
 //! All integration tests, in one binary so that they link once.
 
+mod binary;
 mod lens;
 mod oracle;
+mod terminal;
