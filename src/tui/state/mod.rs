@@ -410,6 +410,7 @@ impl State {
             model: Arc::clone(&model.card),
             schema: Arc::clone(&run.schema),
             sampling: run.sampling.clone(),
+            lens: self.job.lens.clone(),
             max_new_tokens: run.max_new_tokens,
             branches: vec![("main".to_owned(), run.grid.clone())],
             started: run.started,
