@@ -68,6 +68,21 @@ pub enum Command {
     Completions(completions::Args),
 }
 
+impl Command {
+    /// The word on the command line.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Tui(_) => "tui",
+            Self::Run(_) => "run",
+            Self::Models(_) => "models",
+            Self::Doctor(_) => "doctor",
+            Self::Pretrain(_) => "pretrain",
+            Self::Completions(_) => "completions",
+        }
+    }
+}
+
 /// What every subcommand gets.
 #[derive(Debug)]
 pub struct Context {
@@ -148,14 +163,7 @@ fn dispatch(cli: Cli) -> Result<u8> {
     } = cli;
     let command = match command {
         Some(command) if screen != tui::Args::default() => {
-            let name = match command {
-                Command::Tui(_) => "tui",
-                Command::Run(_) => "run",
-                Command::Models(_) => "models",
-                Command::Doctor(_) => "doctor",
-                Command::Pretrain(_) => "pretrain",
-                Command::Completions(_) => "completions",
-            };
+            let name = command.name();
             return Err(Error::Usage(format!(
                 "options of the screen stand before `{name}`; put `{name}` first, or leave them out"
             )));
@@ -193,7 +201,9 @@ fn dispatch(cli: Cli) -> Result<u8> {
         notes,
         interrupt: Interrupt::default(),
     };
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), ?command, "started");
+    // Not the arguments: a prompt is nobody's business but the user's.
+    let (version, name) = (env!("CARGO_PKG_VERSION"), command.name());
+    tracing::info!(version, command = name, "started");
     if !matches!(command, Command::Tui(_)) {
         // The screen reads Ctrl-C as a key.
         context.interrupt.listen();

@@ -100,7 +100,8 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let mut printer = Printer::new(args, &model);
     let mut recorder = Recorder::new(Arc::clone(model.card()), &job);
     let mut failed = None;
-    let heed = context.interrupt.heed();
+    // Until the end: files that are being written are finished.
+    let _heed = context.interrupt.heed();
     let finish = session::run(&model, &job, &mut |event| {
         recorder.apply(&event);
         if let Err(error) = printer.event(&event, recorder.record()) {
@@ -127,7 +128,6 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         }
         return Err(Error::Interrupted);
     }
-    drop(heed);
 
     if printer.output.is_closed() && args.out.is_none() {
         // Whoever listened has heard enough.
