@@ -6,7 +6,7 @@ use super::progress::{Counted, Progress};
 use super::run::load_model;
 use crate::error::{Error, Result};
 use crate::export::atomic;
-use crate::model::Decoder;
+use crate::model::{Decoder, gguf};
 use crate::text;
 use crate::train::evaluate::{self, Quality};
 use crate::train::pretrain::{Plan, Trainer};
@@ -256,6 +256,20 @@ fn train_model(args: &Args, dir: &Path, context: &Context) -> Result<()> {
     let weights = safetensors::serialize(trainer.variables().tensors(), None)
         .map_err(|e| Error::failed(format!("the weights cannot be written: {e}"), ""))?;
     write(dir, "model.safetensors", &weights)?;
+    // What is embedded: about a quarter of the bytes, tokenizer included, in one file.
+    let tensors: Vec<_> = trainer
+        .variables()
+        .tensors()
+        .map(|(name, tensor)| (name.to_owned(), tensor.clone()))
+        .collect();
+    gguf::write_gguf(
+        &dir.join("model.gguf"),
+        &plan.config(),
+        &tensors,
+        gguf::GgufType::Q8_0,
+        Some(&tokenizer),
+        &[],
+    )?;
     let probes = world.probes();
     for (name, set) in [
         ("known.jsonl", &probes.known),

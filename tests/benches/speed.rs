@@ -1,5 +1,5 @@
 //! How fast it is: `cargo bench`. Ratios within one run are what to compare; absolute numbers belong to one machine.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::expect_used)]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use entroscope::model::decoder::{Row, Taps};
@@ -109,7 +109,7 @@ fn first_token(c: &mut Criterion) {
 
 /// One frame of a large screen with a full map.
 fn frame(c: &mut Criterion) {
-    let state = fixture::state(200, 60, Depth::TrueColour, 120).expect("the fixture is sound");
+    let state = fixture::state(200, 60, Depth::True, 120).expect("the fixture is sound");
     let mut terminal = Terminal::new(TestBackend::new(200, 60)).expect("a test backend");
     c.bench_function("one frame at 200×60", |b| {
         b.iter(|| {

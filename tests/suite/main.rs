@@ -1,4 +1,5 @@
 //! All integration tests, in one binary so that they link once.
+#![allow(clippy::unwrap_used)]
 
 mod binary;
 mod lens;
