@@ -134,7 +134,7 @@ pub(super) fn read(
     out.push(entropy as f32);
     out.push((spread / sum) as f32);
     out.push(second.map_or(f32::NAN, |s| (1.0 / sum - prob(s)) as f32));
-    out.push(second.map_or(f32::NAN, |s| ((max - s) * inverse) as f32));
+    out.push(second.map_or(f32::NAN, |s| (max - s) * inverse));
     out.push((1.0 / sum) as f32);
     out.push(entropy.exp() as f32);
     out.push(((z.len() as f64).ln() - entropy).max(0.0) as f32);

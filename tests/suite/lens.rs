@@ -7,7 +7,7 @@ use proptest::prelude::*;
 /// Read one token whose states have these logits; the last is the final row.
 fn read(rows: &[Vec<f32>], target: Option<u32>, settings: &LensSettings) -> (Lens, Cells) {
     let lens = Lens::new(settings.clone());
-    let vectors = vec![1.0, -2.0, 0.5, 0.25].repeat(rows.len());
+    let vectors = [1.0, -2.0, 0.5, 0.25].repeat(rows.len());
     let opened = Opened::from_parts(1, rows.len(), rows.concat(), vectors);
     let cells = lens.read(&opened, &[target]).swap_remove(0);
     (lens, cells)
