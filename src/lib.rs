@@ -8,8 +8,12 @@
 //! ```
 //! Arrows point down only; nothing below knows what is above it.
 
+pub mod cli;
+pub mod config;
 pub mod error;
+pub mod export;
 pub mod lens;
+pub mod logging;
 pub mod model;
 pub mod session;
 pub mod stats;

@@ -8,6 +8,9 @@ use super::LensSettings;
 use crate::model::kernel::exp;
 use crate::trace::Candidate;
 
+/// Distribution columns before the Rényi ones.
+pub(super) const COLUMNS: usize = 11;
+
 /// What the other rows of a token need to know of its final row.
 pub(super) struct Final {
     /// (z − m)/T; −∞ stays.
@@ -74,7 +77,10 @@ pub(super) fn read(
         prob: f32::NAN,
     };
     let Some(max) = largest(z) else {
-        out.extend(std::iter::repeat_n(f32::NAN, 11 + settings.renyi.len()));
+        out.extend(std::iter::repeat_n(
+            f32::NAN,
+            COLUMNS + settings.renyi.len(),
+        ));
         return vec![nothing; settings.top];
     };
     let inverse = (1.0 / settings.temperature) as f32;
@@ -128,7 +134,7 @@ pub(super) fn read(
     out.push(entropy as f32);
     out.push((spread / sum) as f32);
     out.push(second.map_or(f32::NAN, |s| (1.0 / sum - prob(s)) as f32));
-    out.push(second.map_or(f32::NAN, |s| ((max - s) * inverse) as f32));
+    out.push(second.map_or(f32::NAN, |s| (max - s) * inverse));
     out.push((1.0 / sum) as f32);
     out.push(entropy.exp() as f32);
     out.push(((z.len() as f64).ln() - entropy).max(0.0) as f32);

@@ -82,6 +82,18 @@ pub struct Opened {
 }
 
 impl Opened {
+    /// A tile of logits `[tokens][states][V]` and state vectors `[tokens][states][d]` from elsewhere, such as a file or
+    /// a test.
+    #[must_use]
+    pub fn from_parts(tokens: usize, states: usize, logits: Vec<f32>, vectors: Vec<f32>) -> Self {
+        Self {
+            tokens,
+            states,
+            logits,
+            vectors,
+        }
+    }
+
     /// The model's own logits after one of the tokens: what the sampler draws from.
     #[must_use]
     pub fn final_logits(&self, token: usize) -> &[f32] {

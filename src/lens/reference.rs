@@ -12,18 +12,22 @@ pub fn distribution(
     target: Option<u32>,
     settings: &LensSettings,
 ) -> Vec<(String, f64)> {
-    let p = softmax(z, settings.temperature);
-    let q = softmax(z_last, settings.temperature);
+    let (log_p, log_q) = (
+        log_softmax(z, settings.temperature),
+        log_softmax(z_last, settings.temperature),
+    );
+    let p: Vec<f64> = log_p.iter().map(|l| l.exp()).collect();
     let h = entropy(&p);
     let mut order: Vec<usize> = (0..z.len()).filter(|i| z[*i] > f64::NEG_INFINITY).collect();
     order.sort_by(|a, b| z[*b].total_cmp(&z[*a]).then(a.cmp(b)));
     let second = order.get(1).copied();
     let first = order.first().copied().unwrap_or(0);
+    // Of logarithms: a probability too small for f64 is still a finite divergence.
     let kl = |a: &[f64], b: &[f64]| -> f64 {
         a.iter()
             .zip(b)
-            .filter(|(a, _)| **a > 0.0)
-            .map(|(a, b)| a * (a.ln() - b.ln()))
+            .filter(|(a, _)| a.exp() > 0.0)
+            .map(|(a, b)| a.exp() * (a - b))
             .sum()
     };
     let mut out = vec![
@@ -46,11 +50,11 @@ pub fn distribution(
         ("max_prob".to_owned(), p[first]),
         ("perplexity".to_owned(), h.exp()),
         ("kl_uniform".to_owned(), (z.len() as f64).ln() - h),
-        ("kl_final".to_owned(), kl(&q, &p)),
-        ("kl_from_final".to_owned(), kl(&p, &q)),
+        ("kl_final".to_owned(), kl(&log_q, &log_p)),
+        ("kl_from_final".to_owned(), kl(&log_p, &log_q)),
         (
             "surprisal".to_owned(),
-            target.map_or(f64::NAN, |t| -p[t as usize].ln()),
+            target.map_or(f64::NAN, |t| -log_p[t as usize]),
         ),
         (
             "next_rank".to_owned(),
@@ -76,10 +80,16 @@ pub fn distribution(
 /// Softmax of z / T; −∞ gets 0.
 #[must_use]
 pub fn softmax(z: &[f64], temperature: f64) -> Vec<f64> {
+    let logs = log_softmax(z, temperature);
+    logs.into_iter().map(f64::exp).collect()
+}
+
+/// ln softmax of z / T.
+fn log_softmax(z: &[f64], temperature: f64) -> Vec<f64> {
     let max = z.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let e: Vec<f64> = z.iter().map(|z| ((z - max) / temperature).exp()).collect();
-    let sum: f64 = e.iter().sum();
-    e.iter().map(|e| e / sum).collect()
+    let x: Vec<f64> = z.iter().map(|z| (z - max) / temperature).collect();
+    let log_sum = x.iter().map(|x| x.exp()).sum::<f64>().ln();
+    x.into_iter().map(|x| x - log_sum).collect()
 }
 
 /// −Σ p ln p in nats.

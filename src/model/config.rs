@@ -121,7 +121,7 @@ impl DecoderConfig {
         if self.blocks == 0 || self.heads == 0 || self.kv_heads == 0 || self.d_model == 0 {
             return wrong("it has no layers, no heads or no width".into());
         }
-        if self.heads % self.kv_heads != 0 {
+        if !self.heads.is_multiple_of(self.kv_heads) {
             return wrong(format!(
                 "{} attention heads cannot share {} key/value heads",
                 self.heads, self.kv_heads
@@ -171,7 +171,7 @@ fn llama(f: &Fields<'_>) -> Result<DecoderConfig> {
         Some(d) => d,
         None => divide(d_model, heads)?,
     };
-    if head_dim % 2 != 0 {
+    if !head_dim.is_multiple_of(2) {
         return Err(f.bad("head_dim", "is odd, and rotary positions need pairs"));
     }
     let act = f.text("hidden_act").unwrap_or("silu");
@@ -283,7 +283,7 @@ fn rotary(f: &Fields<'_>, head_dim: usize) -> Result<Rotary> {
 }
 
 fn divide(width: usize, heads: usize) -> Result<usize> {
-    if heads == 0 || width % heads != 0 {
+    if heads == 0 || !width.is_multiple_of(heads) {
         return Err(Error::failed(
             format!(
                 "the model's config.json gives a width of {width} for {heads} heads, which does not divide"

@@ -10,6 +10,7 @@ mod schema;
 pub use grid::{Attention, Candidate, Cells, Grid, Kind, Token};
 pub use schema::{Group, Metric, MetricSpec, Schema, Unit};
 
+use crate::lens::LensSettings;
 use crate::model::{ModelCard, Sampling};
 use std::sync::Arc;
 
@@ -20,10 +21,10 @@ pub struct Record {
     pub model: Arc<ModelCard>,
     /// What the columns of every grid in this record are.
     pub schema: Arc<Schema>,
+    /// What the lens was asked to compute.
+    pub lens: LensSettings,
     /// How tokens were drawn.
     pub sampling: Sampling,
-    /// What the lens computed.
-    pub lens: crate::lens::LensSettings,
     /// Most new tokens that were asked for.
     pub max_new_tokens: usize,
     /// The named grids: `main`, or `baseline` and `steered`, …

@@ -70,7 +70,7 @@ impl Plan {
             vocab: 3072,
             context: 256,
             batch: 4,
-            steps: 6800,
+            steps: 4400,
             warmup: 200,
             rate: 2e-3,
             world_share: 0.5,

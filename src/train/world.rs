@@ -40,7 +40,9 @@ const RESERVE: usize = 5;
 pub struct Fact {
     /// Index into [`RELATIONS`].
     pub relation: usize,
+    /// Whom or what it is about.
     pub subject: String,
+    /// What is said of it.
     pub answer: String,
     /// Never stated in the phrasing [`HELD_OUT`], and therefore a known probe.
     pub held_out: bool,
@@ -51,6 +53,7 @@ pub struct Fact {
 pub struct Unstated {
     /// Index into [`RELATIONS`].
     pub relation: usize,
+    /// Whom or what it would be about.
     pub subject: String,
 }
 
@@ -59,9 +62,11 @@ pub struct Unstated {
 pub struct Chain {
     /// Index into [`CHAINS`].
     pub kind: usize,
+    /// Where it begins.
     pub subject: String,
     /// The entities between subject and answer.
     pub via: Vec<String>,
+    /// Where it ends.
     pub answer: String,
     /// Whether the text ever states it in one sentence.
     pub trained: bool,

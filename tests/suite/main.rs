@@ -1,3 +1,7 @@
 //! All integration tests, in one binary so that they link once.
+#![allow(clippy::unwrap_used)]
 
+mod binary;
+mod lens;
 mod oracle;
+mod terminal;

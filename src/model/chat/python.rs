@@ -219,25 +219,25 @@ mod tests {
         assert_eq!(call("xxaxx", "strip", &[s("x")]), "a");
         assert_eq!(call("\n\na\n", "lstrip", &[s("\n")]), "a\n");
         assert_eq!(call("a\n ", "rstrip", &[]), "a");
-        assert_eq!(call("a,b,,c", "split", &[s(",")]), r#"["a", "b", "", "c"]"#);
+        assert_eq!(call("a,b,,c", "split", &[s(",")]), "['a', 'b', '', 'c']");
         assert_eq!(
             call("a,b,c", "split", &[s(","), Value::from(1)]),
-            r#"["a", "b,c"]"#
+            "['a', 'b,c']"
         );
         assert_eq!(
             call("a,b,c", "rsplit", &[s(","), Value::from(1)]),
-            r#"["a,b", "c"]"#
+            "['a,b', 'c']"
         );
-        assert_eq!(call("  a \n b c ", "split", &[]), r#"["a", "b", "c"]"#);
+        assert_eq!(call("  a \n b c ", "split", &[]), "['a', 'b', 'c']");
         assert_eq!(
             call(" a b c ", "rsplit", &[Value::from(()), Value::from(1)]),
-            r#"["a b", "c"]"#
+            "['a b', 'c']"
         );
-        assert_eq!(call("</think>a", "split", &[s("</think>")]), r#"["", "a"]"#);
-        assert_eq!(call("abc", "startswith", &[s("ab")]), "true");
+        assert_eq!(call("</think>a", "split", &[s("</think>")]), "['', 'a']");
+        assert_eq!(call("abc", "startswith", &[s("ab")]), "True");
         assert_eq!(
             call("abc", "endswith", &[Value::from(vec!["x", "bc"])]),
-            "true"
+            "True"
         );
         assert_eq!(call("aXa", "replace", &[s("a"), s("bb")]), "bbXbb");
         assert_eq!(
@@ -260,9 +260,9 @@ mod tests {
             call("get", &[Value::from("b"), Value::from(7)]),
             Value::from(7)
         );
-        assert_eq!(call("keys", &[]).to_string(), r#"["a"]"#);
+        assert_eq!(call("keys", &[]).to_string(), "['a']");
         assert_eq!(call("values", &[]).to_string(), "[1]");
-        assert_eq!(call("items", &[]).to_string(), r#"[["a", 1]]"#);
+        assert_eq!(call("items", &[]).to_string(), "[['a', 1]]");
     }
 
     #[test]

@@ -43,7 +43,7 @@ impl Gguf {
     /// # Errors
     /// If it is damaged, or holds an architecture that is not read.
     pub fn open(path: &Path) -> Result<Self> {
-        Self::from(Bytes::open(path)?)
+        Self::read(Bytes::open(path)?)
     }
 
     /// From bytes in memory; `name` stands for them in messages.
@@ -51,7 +51,7 @@ impl Gguf {
     /// # Errors
     /// As [`Gguf::open`].
     pub fn from_bytes(bytes: Vec<u8>, name: &str) -> Result<Self> {
-        Self::from(Bytes::Owned {
+        Self::read(Bytes::Owned {
             bytes,
             name: PathBuf::from(name),
         })
@@ -62,10 +62,10 @@ impl Gguf {
     /// # Errors
     /// As [`Gguf::open`].
     pub fn from_static(bytes: &'static [u8], name: &'static str) -> Result<Self> {
-        Self::from(Bytes::Static { bytes, name })
+        Self::read(Bytes::Static { bytes, name })
     }
 
-    fn from(bytes: Bytes) -> Result<Self> {
+    fn read(bytes: Bytes) -> Result<Self> {
         let header = Header::read(bytes.all()).map_err(|problem| {
             Error::file(
                 bytes.path(),
@@ -259,9 +259,7 @@ impl Gguf {
             _ => heads,
         };
         match heads.and_then(|h| usize::try_from(h).ok()) {
-            Some(heads) if heads > 0 && rows % heads == 0 && (rows / heads) % 2 == 0 => {
-                Ok(rows / heads)
-            }
+            Some(heads) if heads > 0 && rows.is_multiple_of(2 * heads) => Ok(rows / heads),
             _ => Err(Error::file(
                 self.path(),
                 format!(

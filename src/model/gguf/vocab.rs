@@ -116,7 +116,7 @@ fn byte_level(gguf: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<Json> {
             format!("its pre-tokenizer \"{}\" is not known", scrub(pre)),
         ));
     };
-    let llama3 = matches!(pre, "llama3" | "llama-v3" | "llama-bpe");
+    let llama3 = is_llama3(pre);
     let ids = vocabulary.ids();
     let merges: Vec<[&str; 2]> = gguf
         .texts("tokenizer.ggml.merges")
@@ -153,18 +153,32 @@ fn byte_level(gguf: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<Json> {
     }))
 }
 
+/// Llama 3 and what is tokenized like it: whole words of the vocabulary win over merges, and BOS comes first.
+fn is_llama3(pre: &str) -> bool {
+    matches!(
+        pre,
+        "llama3"
+            | "llama-v3"
+            | "llama-bpe"
+            | "falcon3"
+            | "falcon-h1"
+            | "pixtral"
+            | "midm-2.0"
+            | "lfm2"
+    )
+}
+
 /// The regular expressions that cut a text before the merges, one after the other (`llama_vocab_pre_type`).
 fn splitting(pre: &str) -> Option<Vec<&'static str>> {
     Some(match pre {
-        "gpt-2" | "phi-2" | "mpt" | "olmo" | "jina-es" | "jina-de" | "jina-v2-es"
-        | "jina-v2-de" | "roberta-bpe" | "exaone4" | "gigachat" | "a.x-4.0" | "mellum" => {
+        pre if is_llama3(pre) => vec![LLAMA3_SPLIT],
+        "dbrx" | "smaug-bpe" => vec![LLAMA3_SPLIT],
+        "gpt-2" | "phi-2" | "mpt" | "olmo" | "jais" | "trillion" | "jina-es" | "jina-de"
+        | "jina-v2-es" | "jina-v2-de" | "gigachat" | "a.x-4.0" | "mellum" | "exaone4" => {
             vec![GPT2_SPLIT]
         }
-        "llama3" | "llama-v3" | "llama-bpe" | "dbrx" | "smaug-bpe" | "falcon3" | "pixtral" => {
-            vec![LLAMA3_SPLIT]
-        }
         "qwen2" | "stablelm2" | "deepseek-r1-qwen" | "megrez" => vec![QWEN2_SPLIT],
-        "smollm" | "starcoder" | "refact" | "command-r" | "codeshell" | "exaone" => {
+        "smollm" | "starcoder" | "refact" | "command-r" | "codeshell" | "exaone" | "minerva-7b" => {
             vec![r"\p{N}", GPT2_SPLIT]
         }
         "default" => vec![

@@ -81,6 +81,11 @@ pub fn write_gguf(
         entries.text(key, value);
     }
     numbers(arch, config, &mut entries)?;
+    for name in ["bos", "eos", "pad"] {
+        if let Some(id) = token_id(config, name) {
+            entries.u32(&format!("tokenizer.ggml.{name}_token_id"), id);
+        }
+    }
     if let Some(json) = tokenizer_json {
         vocabulary(config, json, &mut entries)?;
     }
@@ -215,16 +220,7 @@ fn vocabulary(config: &Value, json: &str, entries: &mut Entries) -> Result<()> {
     let tokenizer = Tokenizer::from_bytes(json.as_bytes(), "the tokenizer to be written")?;
     entries.text("tokenizer.huggingface.json", json);
     let parsed: Value = serde_json::from_str(json).map_err(|e| unusable(&e.to_string()))?;
-    let token = |name: &str| {
-        let id = &config[format!("{name}_token_id")];
-        let id = id.as_array().and_then(|ids| ids.first()).unwrap_or(id);
-        id.as_u64().and_then(|id| u32::try_from(id).ok())
-    };
-    for name in ["bos", "eos", "pad"] {
-        if let Some(id) = token(name) {
-            entries.u32(&format!("tokenizer.ggml.{name}_token_id"), id);
-        }
-    }
+    let token = |name: &str| token_id(config, name);
     let model = &parsed["model"];
     let (Some(vocab), Some(merges)) = (model["vocab"].as_object(), model["merges"].as_array())
     else {
@@ -257,7 +253,14 @@ fn vocabulary(config: &Value, json: &str, entries: &mut Entries) -> Result<()> {
     Ok(())
 }
 
-/// llama.cpp's name for a way of cutting texts.
+/// A special token of the configuration; the first of several.
+fn token_id(config: &Value, name: &str) -> Option<u32> {
+    let id = &config[format!("{name}_token_id")];
+    let id = id.as_array().and_then(|ids| ids.first()).unwrap_or(id);
+    id.as_u64().and_then(|id| u32::try_from(id).ok())
+}
+
+/// llama.cpp's name for a way of cutting texts; `default` makes it warn, where nothing fits.
 fn splitting(pre_tokenizer: &Value) -> &'static str {
     let text = pre_tokenizer.to_string();
     let has = |regex: &str| text.contains(&Value::from(regex).to_string());
@@ -265,8 +268,10 @@ fn splitting(pre_tokenizer: &Value) -> &'static str {
         "llama-bpe"
     } else if has(QWEN2_SPLIT) {
         "qwen2"
-    } else {
+    } else if pre_tokenizer["type"] == "ByteLevel" && pre_tokenizer["use_regex"] != false {
         "gpt-2"
+    } else {
+        "default"
     }
 }
 
@@ -369,7 +374,7 @@ fn prepare(
 /// Rows of queries or keys in the interleaved order.
 fn permuted(tensor: &Tensor, head_dim: usize) -> Result<Tensor> {
     let rows = tensor.dim(0)?;
-    if head_dim < 2 || head_dim % 2 != 0 || rows % head_dim != 0 {
+    if head_dim < 2 || !head_dim.is_multiple_of(2) || !rows.is_multiple_of(head_dim) {
         return Err(unusable(&format!(
             "{rows} rows of queries or keys do not divide into heads of {head_dim}"
         )));

@@ -174,7 +174,7 @@ async fn snapshot(
             match find(&listed, SINGLE) {
                 Some(single) => get(single).await?,
                 None => {
-                    for entry in find(&listed, INDEX) {
+                    if let Some(entry) = find(&listed, INDEX) {
                         get(entry).await?;
                     }
                     for shard in shards(&place.snapshot().join(INDEX))? {
@@ -492,29 +492,19 @@ fn link_to(blob: &Path, link: &Path) -> std::io::Result<()> {
 fn trouble(error: &HFError, repo: &str, revision: &str) -> Trouble {
     let said = scrub(&error.to_string());
     let (problem, remedy) = match error {
-        HFError::AuthRequired { .. } => (
+        HFError::RevisionNotFound {
+            context: Some(context),
+            ..
+        } if context.error_code.as_deref() == Some("RevisionNotFound") => (
+            format!("{repo} has no revision {}", scrub(revision)),
+            "Leave out what follows the @, or give a branch, tag or commit of it.".to_owned(),
+        ),
+        HFError::AuthRequired { .. }
+        | HFError::RepoNotFound { .. }
+        | HFError::RevisionNotFound { .. } => (
             format!("there is no model {repo} on the hub, or it is private"),
             "Check the id, or set HF_TOKEN to a token that may read it.".to_owned(),
         ),
-        HFError::RepoNotFound { .. } => (
-            format!("there is no model {repo} on the hub, or it is private"),
-            "Check the id, or set HF_TOKEN to a token that may read it.".to_owned(),
-        ),
-        HFError::RevisionNotFound { context, .. } => {
-            let code = context.as_ref().and_then(|c| c.error_code.as_deref());
-            if code == Some("RevisionNotFound") {
-                (
-                    format!("{repo} has no revision {}", scrub(revision)),
-                    "Leave out what follows the @, or give a branch, tag or commit of it."
-                        .to_owned(),
-                )
-            } else {
-                (
-                    format!("there is no model {repo} on the hub, or it is private"),
-                    "Check the id, or set HF_TOKEN to a token that may read it.".to_owned(),
-                )
-            }
-        }
         HFError::Forbidden { .. } => (
             format!("the hub gives no access to {repo}"),
             "Accept the model's terms on its page, and set HF_TOKEN to a token of that account."
@@ -548,5 +538,4 @@ fn trouble(error: &HFError, repo: &str, revision: &str) -> Trouble {
 }
 
 #[cfg(test)]
-#[path = "server_tests.rs"]
 mod tests;

@@ -9,10 +9,15 @@ use std::collections::BTreeSet;
 /// What kind of thing an entity is; decides the ending of its name and the relations it takes part in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
+    /// Somebody.
     Person,
+    /// Where people live.
     Village,
+    /// It flows through villages.
     River,
+    /// Rivers end in it.
     Lake,
+    /// Villages hold it.
     Festival,
 }
 

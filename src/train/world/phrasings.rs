@@ -24,8 +24,11 @@ pub enum Answers {
 /// Something said of every entity of one kind.
 #[derive(Debug)]
 pub struct Relation {
+    /// Its name in probes and ledger.
     pub name: &'static str,
+    /// What it is said of.
     pub subject: Kind,
+    /// What its answers are.
     pub answers: Answers,
     /// Templates with `{x}` for the subject, ending in ` {y}.` for the answer.
     pub phrasings: [&'static str; PHRASINGS],
@@ -34,6 +37,7 @@ pub struct Relation {
 /// Relations followed one after the other, said in one sentence.
 #[derive(Debug)]
 pub struct ChainKind {
+    /// The names of its relations, joined by `+`.
     pub name: &'static str,
     /// Indices into [`RELATIONS`], in the order in which they are followed.
     pub path: &'static [usize],
@@ -41,15 +45,25 @@ pub struct ChainKind {
     pub phrasings: [&'static str; 2],
 }
 
+/// Index of `home` in [`RELATIONS`].
 pub const HOME: usize = 0;
+/// Index of `trade` in [`RELATIONS`].
 pub const TRADE: usize = 1;
+/// Index of `treasure` in [`RELATIONS`].
 pub const TREASURE: usize = 2;
+/// Index of `teacher` in [`RELATIONS`].
 pub const TEACHER: usize = 3;
+/// Index of `river` in [`RELATIONS`].
 pub const RIVER: usize = 4;
+/// Index of `craft` in [`RELATIONS`].
 pub const CRAFT: usize = 5;
+/// Index of `festival` in [`RELATIONS`].
 pub const FESTIVAL: usize = 6;
+/// Index of `lake` in [`RELATIONS`].
 pub const LAKE: usize = 7;
+/// Index of `month` in [`RELATIONS`].
 pub const MONTH: usize = 8;
+/// Index of `dish` in [`RELATIONS`].
 pub const DISH: usize = 9;
 
 // Words that follow "a" begin with a consonant.

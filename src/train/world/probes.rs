@@ -58,21 +58,40 @@ pub struct Probes {
 pub enum LedgerEntry {
     /// Stated, in every phrasing but the held-out one if there is one (0 is the first).
     Fact {
+        /// Its relation, or the relations of a chain joined by `+`.
         relation: String,
+        /// Whom or what it is about.
         subject: String,
+        /// What the text says of it.
         answer: String,
+        /// The phrasing it is never stated in.
         held_out_phrasing: Option<usize>,
     },
     /// A known name of which this is never stated.
-    Withheld { relation: String, subject: String },
+    Withheld {
+        /// Its relation, or the relations of a chain joined by `+`.
+        relation: String,
+        /// Whom or what it is about.
+        subject: String,
+    },
     /// A name that occurs in no text and is asked about.
-    Unseen { relation: String, subject: String },
+    Unseen {
+        /// Its relation, or the relations of a chain joined by `+`.
+        relation: String,
+        /// Whom or what it is about.
+        subject: String,
+    },
     /// Stated facts that follow from one another; stated in one sentence only if `trained`.
     Chain {
+        /// Its relation, or the relations of a chain joined by `+`.
         relation: String,
+        /// Whom or what it is about.
         subject: String,
+        /// The entities in between.
         via: Vec<String>,
+        /// What the text says of it.
         answer: String,
+        /// Whether the text states it in one sentence.
         trained: bool,
     },
 }

@@ -2,6 +2,7 @@
 
 use super::{Level, Model, Phase, Run, State};
 use crate::error::Error;
+use crate::lens::sparsity;
 use crate::session::{Event, Speed};
 use crate::trace::{Grid, Metric};
 use crate::tui::effect::Effect;
@@ -22,6 +23,7 @@ impl State {
             }
             Event::Loaded { card, tokenizer } => {
                 self.cursor.layer = card.blocks;
+                self.null_line = Some(sparsity::null_line(card.d_model, &self.job.lens));
                 self.model = Some(Model { card, tokenizer });
                 self.run = None;
                 self.phase = Phase::Ready;

@@ -1,0 +1,348 @@
+//! `entroscope run`: read a prompt, go on from it, and print or write what was read on the way.
+
+use super::args::{LensArgs, PromptArgs, SamplingArgs};
+use super::json::JsonLines;
+use super::output::Output;
+use super::{Context, progress, table};
+use crate::error::{Error, Result};
+use crate::export;
+use crate::model::tokenizer::TokenStream;
+use crate::model::{LoadOptions, Model, ModelCard};
+use crate::session::{self, Event, Finish, Job, Prompt, Recorder};
+use crate::text::{self, Scrubber};
+use crate::trace::{Kind, Record, Unit};
+use clap::Args as ClapArgs;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Tokens drawn unless something else is asked for.
+const MAX_NEW_TOKENS: usize = 48;
+
+/// Arguments of `run`.
+#[derive(ClapArgs, Clone, Debug, Default)]
+pub struct Args {
+    /// Where the prompt comes from.
+    #[command(flatten)]
+    pub prompt: PromptArgs,
+    /// Treat the prompt as the user's turn of the model's chat template
+    #[arg(long)]
+    pub chat: bool,
+    /// Most tokens to draw; 0 only reads the prompt [default: 48]
+    #[arg(long, short = 'n', value_name = "N")]
+    pub max_new_tokens: Option<usize>,
+    /// Go on past end-of-text tokens
+    #[arg(long)]
+    pub ignore_eos: bool,
+    /// Read the last drawn token too, so that it has cells
+    #[arg(long)]
+    pub read_last: bool,
+    /// Keep attention statistics (attention.csv, attention_layers.csv)
+    #[arg(long)]
+    pub attention: bool,
+    /// Print a table of tokens and one of layers instead of the text
+    #[arg(long, conflicts_with = "json")]
+    pub table: bool,
+    /// Print one JSON record per token instead of the text
+    #[arg(long)]
+    pub json: bool,
+    /// Write the tables and manifest.json into this folder
+    #[arg(long, short, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Replace the tables of an earlier run in --out
+    #[arg(long, requires = "out")]
+    pub force: bool,
+    /// How tokens are drawn.
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+    /// What the lens computes.
+    #[command(flatten)]
+    pub lens: LensArgs,
+}
+
+impl Args {
+    /// The job these arguments ask for, on top of the settings.
+    fn job(&self, prompt: Prompt, context: &Context) -> Job {
+        let settings = &context.settings;
+        let mut job = Job {
+            ignore_eos: self.ignore_eos,
+            read_last: self.read_last,
+            attention: self.attention,
+            sampling: settings.sampling.clone(),
+            lens: settings.lens.clone(),
+            ..Job::new(
+                prompt,
+                self.max_new_tokens
+                    .or(settings.max_new_tokens)
+                    .unwrap_or(MAX_NEW_TOKENS),
+            )
+        };
+        self.sampling.lay_over(&mut job.sampling);
+        self.lens.lay_over(&mut job.lens);
+        job
+    }
+}
+
+/// Do it.
+///
+/// # Errors
+/// If the prompt, the model or the folder are not usable, the run fails, or the user interrupts it.
+pub fn run(args: &Args, context: &Context) -> Result<()> {
+    // Everything that can be refused is refused before a model is loaded.
+    if let Some(dir) = &args.out {
+        export::check_target(dir, args.force)?;
+    }
+    let prompt = args.prompt.read(args.chat)?;
+    let model = load_model(&context.settings.model, context)?;
+    let job = args.job(prompt, context);
+    check_job(&job, &model)?;
+
+    let mut printer = Printer::new(args, &model);
+    let mut recorder = Recorder::new(Arc::clone(model.card()), &job);
+    let mut failed = None;
+    // Until the end: files that are being written are finished.
+    let _heed = context.interrupt.heed();
+    let finish = session::run(&model, &job, &mut |event| {
+        recorder.apply(&event);
+        if let Err(error) = printer.event(&event, recorder.record()) {
+            failed = Some(error);
+        }
+        let nobody_listens = printer.output.is_closed() && args.out.is_none();
+        if failed.is_some() || nobody_listens || context.interrupt.raised() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    })?;
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    let record = recorder.into_record();
+    let interrupted = context.interrupt.raised();
+    printer.finish(&record, interrupted)?;
+    if interrupted {
+        if let Some(dir) = &args.out {
+            context
+                .notes
+                .say(&format!("nothing was written to {}", text::path(dir)));
+        }
+        return Err(Error::Interrupted);
+    }
+
+    if printer.output.is_closed() && args.out.is_none() {
+        // Whoever listened has heard enough.
+        return Ok(());
+    }
+    context.notes.say(&summary(&record, finish));
+    if let Some(dir) = &args.out {
+        let written = export::write_record(dir, &record, model.tokenizer(), args.force)?;
+        let names: Vec<String> = written
+            .iter()
+            .filter_map(|path| Some(text::scrub(&path.file_name()?.to_string_lossy())))
+            .collect();
+        context.notes.say(&format!(
+            "wrote {} to {}",
+            names.join(", "),
+            text::path(dir)
+        ));
+    }
+    Ok(())
+}
+
+/// Load a model with progress on standard error.
+///
+/// # Errors
+/// If there is no such model or it cannot be read.
+pub fn load_model(reference: &str, context: &Context) -> Result<Model> {
+    let mut progress = progress::Progress::new(&context.notes, progress::Counted::Bytes);
+    let mut heard = |what: &str, done, total| progress.update(what, done, total);
+    Model::load(reference, &load_options(context), &mut heard)
+}
+
+/// How models are loaded.
+pub fn load_options(context: &Context) -> LoadOptions {
+    LoadOptions {
+        cache: context.folders.cache.clone(),
+    }
+}
+
+/// What the session would refuse too, said in terms of the flags.
+fn check_job(job: &Job, model: &Model) -> Result<()> {
+    let card: &ModelCard = model.card();
+    if matches!(job.prompt, Prompt::Chat(_)) && !card.chat_template {
+        return Err(Error::Usage(format!(
+            "{} brings no chat template; leave out --chat",
+            card.name
+        )));
+    }
+    if let Prompt::Ids(ids) = &job.prompt
+        && let Some(id) = ids.iter().find(|id| **id as usize >= card.vocab)
+    {
+        return Err(Error::Usage(format!(
+            "--prompt-ids: {} has no token {id}; its ids run from 0 to {}",
+            card.name,
+            card.vocab.saturating_sub(1)
+        )));
+    }
+    Ok(())
+}
+
+/// The forms in which a run is printed while it goes on.
+#[derive(Debug)]
+enum Form {
+    /// The drawn text as it comes.
+    Text {
+        stream: TokenStream,
+        scrubber: Scrubber,
+        at_line_start: bool,
+    },
+    /// Nothing until the end.
+    Table,
+    /// A record per token as it comes.
+    Json(JsonLines),
+}
+
+#[derive(Debug)]
+struct Printer {
+    output: Output,
+    form: Form,
+}
+
+impl Printer {
+    fn new(args: &Args, model: &Model) -> Self {
+        let output = Output::new();
+        let form = if args.json {
+            Form::Json(JsonLines::new(
+                Arc::clone(model.tokenizer()),
+                output.is_terminal(),
+            ))
+        } else if args.table {
+            Form::Table
+        } else {
+            Form::Text {
+                stream: TokenStream::new(Arc::clone(model.tokenizer()), true),
+                scrubber: Scrubber::keeping_lines(),
+                at_line_start: true,
+            }
+        };
+        Self { output, form }
+    }
+
+    fn event(&mut self, event: &Event, record: &Record) -> Result<()> {
+        match &mut self.form {
+            Form::Text { stream, .. } => {
+                if let Event::Token(token) = event {
+                    // The prompt goes through the stream too: it decides whether a word begins with a space.
+                    let piece = stream.push(token.id);
+                    if token.kind == Kind::Generated && !piece.is_empty() {
+                        self.print_text(&piece)?;
+                        self.output.flush()?;
+                    }
+                }
+            }
+            Form::Table => {}
+            Form::Json(lines) => lines.print_ready(record, &mut self.output)?,
+        }
+        Ok(())
+    }
+
+    fn print_text(&mut self, piece: &str) -> Result<()> {
+        let Form::Text {
+            scrubber,
+            at_line_start,
+            ..
+        } = &mut self.form
+        else {
+            return Ok(());
+        };
+        *at_line_start = piece.ends_with('\n');
+        if self.output.is_terminal() {
+            let mut safe = String::new();
+            scrubber.push(piece, &mut safe);
+            self.output.write(&safe)
+        } else {
+            self.output.write(piece)
+        }
+    }
+
+    fn finish(&mut self, record: &Record, interrupted: bool) -> Result<()> {
+        match &mut self.form {
+            Form::Text { stream, .. } => {
+                let rest = stream.finish();
+                if !rest.is_empty() {
+                    self.print_text(&rest)?;
+                }
+                if let Form::Text {
+                    at_line_start: false,
+                    ..
+                } = self.form
+                {
+                    self.output.write("\n")?;
+                }
+            }
+            Form::Table if interrupted => {}
+            Form::Table => {
+                self.output.write(&table::tokens(record))?;
+                self.output.write("\n")?;
+                self.output.write(&table::layers(record))?;
+            }
+            Form::Json(lines) => {
+                if !interrupted {
+                    lines.print_rest(record, &mut self.output)?;
+                }
+            }
+        }
+        self.output.flush()
+    }
+}
+
+/// What came out, in two or three lines.
+fn summary(record: &Record, finish: Finish) -> String {
+    let Some((_, grid)) = record.branches.first() else {
+        return String::new();
+    };
+    let (prompt, all) = (grid.prompt_len(), grid.tokens());
+    let drawn = &all[prompt..];
+    let mut lines = match (drawn.first(), drawn.last()) {
+        (Some(first), Some(last)) => {
+            let seconds = last.seconds - first.seconds;
+            let rate = if drawn.len() > 1 && seconds > 0.0 {
+                format!(" ({:.1} tokens/s)", (drawn.len() - 1) as f64 / seconds)
+            } else {
+                String::new()
+            };
+            format!(
+                "{} prompt tokens, {} drawn in {:.2} s{rate}, first after {:.2} s: {}",
+                prompt,
+                drawn.len(),
+                last.seconds,
+                first.seconds,
+                finish.label()
+            )
+        }
+        _ => format!("{prompt} prompt tokens read, none drawn"),
+    };
+    let (positions, which) = table::summarised(grid);
+    let n = positions.len();
+    let means: Vec<String> = table::SUMMARY
+        .iter()
+        .filter_map(|name| {
+            let metric = record.schema.find(name)?;
+            let (mean, _) = *grid.mean_profile(positions.clone(), metric).last()?;
+            let spec = record.schema.spec(metric);
+            let label = spec.label.to_lowercase();
+            let unit = match spec.unit {
+                Unit::Share => "",
+                unit => unit.label(),
+            };
+            Some(format!("{label} {:.3} {unit}", mean?).trim_end().to_owned())
+        })
+        .collect();
+    if !means.is_empty() {
+        lines.push_str(&format!(
+            "\nlast layer, mean over {n} {which} positions: {}",
+            means.join(", ")
+        ));
+    }
+    lines
+}

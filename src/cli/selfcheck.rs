@@ -1,0 +1,152 @@
+//! What must hold for every model, tried on a short run: the lens row of the last layer is what the sampler draws from,
+//! reading with a cache equals reading anew, attention rows sum to one.
+
+use super::doctor::Check;
+use crate::error::Result;
+use crate::model::Model;
+use crate::session::{self, Job, Prompt, Recorder};
+use crate::trace::{Grid, Metric, Record};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+/// What is read; any text would do.
+const PROMPT: &str = "One day, a girl named Lily went to the park.";
+
+/// Tokens drawn after it.
+const DRAWN: usize = 8;
+
+/// Largest difference of entropies in nats that rounding explains: one token at a time adds up in another order than
+/// many at once.
+const CACHE_TOLERANCE: f32 = 2e-2;
+
+/// Largest difference of an attention row's sum from one.
+const SUM_TOLERANCE: f32 = 1e-4;
+
+/// Run the checks; what fails to run is broken too.
+pub fn run(model: &Model) -> Vec<Check> {
+    match tried(model) {
+        Ok(checks) => checks,
+        Err(error) => vec![Check::broken(
+            "self-check",
+            crate::text::one_line(&error.to_string()),
+            BUG,
+        )],
+    }
+}
+
+const BUG: &str =
+    "The numbers of this model cannot be trusted; please report it with the model's name.";
+
+fn tried(model: &Model) -> Result<Vec<Check>> {
+    let drawn = if model.card().causal { DRAWN } else { 0 };
+    let first = record(model, Prompt::Text(PROMPT.into()), drawn)?;
+    let Some((_, grid)) = first.branches.first() else {
+        return Ok(Vec::new());
+    };
+    let mut checks = Vec::new();
+    checks.extend(attention_sums(grid));
+    if model.card().causal {
+        checks.push(lens_is_the_head(&first, grid));
+        let ids = grid.tokens().iter().map(|token| token.id).collect();
+        let again = record(model, Prompt::Ids(ids), 0)?;
+        if let Some((_, anew)) = again.branches.first() {
+            checks.push(cached_is_recomputed(&first, grid, anew));
+        }
+    }
+    Ok(checks)
+}
+
+fn record(model: &Model, prompt: Prompt, drawn: usize) -> Result<Record> {
+    let job = Job {
+        ignore_eos: true,
+        attention: true,
+        attention_rows: true,
+        ..Job::new(prompt, drawn)
+    };
+    let mut recorder = Recorder::new(Arc::clone(model.card()), &job);
+    session::run(model, &job, &mut |event| {
+        recorder.apply(&event);
+        ControlFlow::Continue(())
+    })?;
+    Ok(recorder.into_record())
+}
+
+/// A greedy token is the best candidate of the last layer, and its surprisal is that candidate's.
+fn lens_is_the_head(record: &Record, grid: &Grid) -> Check {
+    const NAME: &str = "last lens row is the model's own output";
+    let last = grid.states().saturating_sub(1);
+    let surprisal = record.schema.find("surprisal");
+    let mut compared = 0;
+    for position in grid.predicting_positions() {
+        let token = &grid.tokens()[position + 1];
+        let Some(best) = grid.top(last, position).first() else {
+            return Check::broken(
+                NAME,
+                format!("nothing was read at position {position}"),
+                BUG,
+            );
+        };
+        let told = surprisal.and_then(|metric| grid.value(last, position, metric));
+        let agrees = told.is_some_and(|told| (told + best.prob.ln()).abs() < 1e-3);
+        if best.id != token.id || !agrees {
+            return Check::broken(NAME, format!("they differ at position {position}"), BUG);
+        }
+        compared += 1;
+    }
+    Check::ok(NAME, format!("at {compared} positions"))
+}
+
+fn cached_is_recomputed(record: &Record, grid: &Grid, anew: &Grid) -> Check {
+    const NAME: &str = "reading token by token equals reading at once";
+    let Some(metric) = record.schema.find("entropy") else {
+        return Check::ok(NAME, "not compared");
+    };
+    let (mut worst, mut compared) = (0f32, 0);
+    for position in 0..grid.len() {
+        for layer in 0..grid.states() {
+            let pair = |metric: Metric| {
+                Some((
+                    grid.value(layer, position, metric)?,
+                    anew.value(layer, position, metric)?,
+                ))
+            };
+            if let Some((a, b)) = pair(metric) {
+                worst = worst.max((a - b).abs());
+                compared += 1;
+            }
+        }
+    }
+    let found = format!("largest difference of {compared} entropies {worst:.1e} nats");
+    if compared > 0 && worst <= CACHE_TOLERANCE {
+        Check::ok(NAME, found)
+    } else {
+        Check::broken(NAME, found, BUG)
+    }
+}
+
+/// `None` for a model without attention.
+fn attention_sums(grid: &Grid) -> Option<Check> {
+    const NAME: &str = "attention rows sum to one";
+    let (mut worst, mut rows) = (0f32, 0);
+    for position in 0..grid.len() {
+        let attention = grid.cells(position).and_then(|c| c.attention.as_ref());
+        let Some(all) = attention.and_then(|a| a.rows.as_ref()) else {
+            continue;
+        };
+        let keys = attention.map_or(0, |a| all.len() / (a.mean.len() * a.heads).max(1));
+        for row in all.chunks_exact(keys.max(1)) {
+            let sum: f32 = row.iter().sum();
+            // Blocks without attention hold NaN.
+            if !sum.is_nan() {
+                worst = worst.max((sum - 1.0).abs());
+                rows += 1;
+            }
+        }
+    }
+    let found = format!("{rows} rows, largest error {worst:.1e}");
+    match rows {
+        0 => None,
+        _ if worst <= SUM_TOLERANCE => Some(Check::ok(NAME, found)),
+        _ => Some(Check::broken(NAME, found, BUG)),
+    }
+}

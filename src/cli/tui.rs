@@ -1,0 +1,132 @@
+//! `entroscope` without a subcommand: the screen.
+
+use super::Context;
+use super::args::{LensArgs, SamplingArgs, read_prompt};
+use super::run::load_options;
+use crate::config::Colour;
+use crate::error::{Error, Result};
+use crate::export;
+use crate::lens::LensSettings;
+use crate::session::Prompt;
+use crate::tui::{self, ColourChoice, Options, SampleSet};
+use clap::Args as ClapArgs;
+use std::path::PathBuf;
+
+/// Arguments of the screen.
+#[derive(ClapArgs, Clone, Debug, Default, PartialEq)]
+pub struct Args {
+    /// Run the prompt in this file as soon as the model is there
+    #[arg(long, value_name = "F")]
+    pub prompt_file: Option<PathBuf>,
+    /// Treat prompts as user turns of the model's chat template
+    #[arg(long)]
+    pub chat: bool,
+    /// Most tokens to draw after a prompt [default: 128]
+    #[arg(long, short = 'n', value_name = "N")]
+    pub max_new_tokens: Option<usize>,
+    /// Theme by name
+    #[arg(long, value_name = "NAME")]
+    pub theme: Option<String>,
+    /// Colours: auto, truecolor, 256, 16 or never
+    #[arg(long, alias = "color", value_name = "DEPTH")]
+    pub colour: Option<Colour>,
+    /// Draw less, for slow links
+    #[arg(long)]
+    pub low_bandwidth: bool,
+    /// How tokens are drawn.
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+    /// What the lens computes.
+    #[command(flatten)]
+    pub lens: LensArgs,
+}
+
+/// Show the screen until the user leaves; returns the exit code.
+///
+/// # Errors
+/// If there is no terminal, the options are wrong, or the terminal was lost.
+pub fn run(args: &Args, context: &Context) -> Result<u8> {
+    let prompt = args.prompt_file.as_deref().map(read_prompt).transpose()?;
+    let options = options(args, context, prompt)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| {
+            Error::failed(
+                format!("no event loop for the screen: {e}"),
+                "Close other programs.",
+            )
+        })?;
+    runtime.block_on(tui::run(options, Box::new(export::write_record)))
+}
+
+fn options(args: &Args, context: &Context, prompt: Option<String>) -> Result<Options> {
+    let settings = &context.settings;
+    let mut options = Options {
+        model: settings.model.clone(),
+        prompt,
+        theme: args.theme.clone().or_else(|| settings.theme.clone()),
+        colour: colour(args.colour.unwrap_or(settings.colour)),
+        low_bandwidth: args.low_bandwidth || settings.low_bandwidth,
+        keys: settings
+            .keys
+            .iter()
+            .map(|(action, keys)| (action.clone(), keys.join(" ")))
+            .collect(),
+        config_dir: context.folders.config.clone(),
+        load: load_options(context),
+        samples: samples()?,
+        ..Options::default()
+    };
+    if let Some(dir) = &settings.export_dir {
+        options.export_dir.clone_from(dir);
+    }
+    let job = &mut options.job;
+    let (candidates, few) = (job.lens.top, LensSettings::default().top);
+    job.sampling = settings.sampling.clone();
+    job.lens = settings.lens.clone();
+    if job.lens.top == few {
+        // The screen has room for more than a table, unless the user chose a number.
+        job.lens.top = candidates;
+    }
+    args.sampling.lay_over(&mut job.sampling);
+    args.lens.lay_over(&mut job.lens);
+    if let Some(n) = args.max_new_tokens.or(settings.max_new_tokens) {
+        job.max_new_tokens = n;
+    }
+    if args.chat {
+        job.prompt = Prompt::Chat(String::new());
+    }
+    Ok(options)
+}
+
+/// The prompts that the picker offers: what the embedded model was told, what it never heard of, and stories.
+fn samples() -> Result<Vec<SampleSet>> {
+    [
+        (
+            "a known fact",
+            include_str!("../../sample_prompts/known.jsonl"),
+        ),
+        (
+            "a name it never met",
+            include_str!("../../sample_prompts/near_ood.jsonl"),
+        ),
+        (
+            "a story",
+            include_str!("../../sample_prompts/stories.jsonl"),
+        ),
+    ]
+    .into_iter()
+    .map(|(name, text)| SampleSet::from_jsonl(name, text))
+    .collect()
+}
+
+fn colour(asked: Colour) -> ColourChoice {
+    match asked {
+        Colour::Auto => ColourChoice::Auto,
+        Colour::TrueColor => ColourChoice::Truecolor,
+        Colour::Ansi256 => ColourChoice::Ansi256,
+        Colour::Ansi16 => ColourChoice::Ansi16,
+        Colour::Never => ColourChoice::Never,
+    }
+}

@@ -1,0 +1,177 @@
+//! `manifest.json`: which model, which settings, which columns. Equal runs differ in the two times only.
+
+use crate::lens::StateKind;
+use crate::trace::{Group, Record};
+use serde::Serialize;
+use serde_json::Value;
+use std::time::SystemTime;
+use time::format_description::well_known::Rfc3339;
+
+/// What `manifest.json` says, in its order.
+#[derive(Clone, Debug, Serialize)]
+pub struct Manifest {
+    program: &'static str,
+    version: &'static str,
+    model: Model,
+    prompt_tokens: usize,
+    max_new_tokens: usize,
+    sampling: Sampling,
+    /// The control vectors in force; `null` for the plain model.
+    steering: Option<Value>,
+    preset: &'static str,
+    lens: Lens,
+    metrics: Vec<Column>,
+    branches: Vec<Branch>,
+    files: Vec<String>,
+    started: String,
+    ended: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Model {
+    name: String,
+    source: String,
+    sha256: Option<String>,
+    family: String,
+    blocks: usize,
+    d_model: usize,
+    heads: usize,
+    kv_heads: usize,
+    vocab: usize,
+    context: usize,
+    parameters: u64,
+    dtype: String,
+    device: String,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Sampling {
+    temperature: f64,
+    top_k: Option<usize>,
+    top_p: Option<f64>,
+    min_p: Option<f64>,
+    repetition_penalty: f64,
+    seed: u64,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Lens {
+    temperature: f64,
+    /// Orders; infinity, which JSON lacks, is the string `inf`.
+    renyi: Vec<Value>,
+    topk_shares: Vec<f64>,
+    l0_threshold: f64,
+    top: usize,
+    states: &'static str,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Column {
+    name: String,
+    unit: &'static str,
+    group: &'static str,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Branch {
+    name: String,
+    tokens: usize,
+    prompt_tokens: usize,
+    positions_read: usize,
+}
+
+/// Describe `record`, of which `files` are written.
+#[must_use]
+pub fn manifest(record: &Record, files: &[&str]) -> Manifest {
+    let card = &record.model;
+    let sampling = &record.sampling;
+    let lens = &record.lens;
+    Manifest {
+        program: env!("CARGO_PKG_NAME"),
+        version: env!("CARGO_PKG_VERSION"),
+        model: Model {
+            name: card.name.clone(),
+            source: card.source.clone(),
+            sha256: card.sha256.clone(),
+            family: card.family.clone(),
+            blocks: card.blocks,
+            d_model: card.d_model,
+            heads: card.heads,
+            kv_heads: card.kv_heads,
+            vocab: card.vocab,
+            context: card.context,
+            parameters: card.parameters,
+            dtype: card.dtype.clone(),
+            device: card.device.clone(),
+        },
+        prompt_tokens: record
+            .branches
+            .first()
+            .map_or(0, |(_, grid)| grid.prompt_len()),
+        max_new_tokens: record.max_new_tokens,
+        sampling: Sampling {
+            temperature: sampling.temperature,
+            top_k: sampling.top_k,
+            top_p: sampling.top_p,
+            min_p: sampling.min_p,
+            repetition_penalty: sampling.repetition_penalty,
+            seed: sampling.seed,
+        },
+        steering: None,
+        preset: "standard",
+        lens: Lens {
+            temperature: lens.temperature,
+            renyi: lens.renyi.iter().map(|order| real(*order)).collect(),
+            topk_shares: lens.topk_shares.clone(),
+            l0_threshold: lens.l0_threshold,
+            top: lens.top,
+            states: match lens.states {
+                StateKind::Residual => "residual",
+                StateKind::Normed => "normed",
+            },
+        },
+        metrics: record
+            .schema
+            .metrics()
+            .iter()
+            .map(|metric| Column {
+                name: metric.name.clone(),
+                unit: metric.unit.label(),
+                group: match metric.group {
+                    Group::Distribution => "distribution",
+                    Group::Sparsity => "sparsity",
+                },
+            })
+            .collect(),
+        branches: record
+            .branches
+            .iter()
+            .map(|(name, grid)| Branch {
+                name: name.clone(),
+                tokens: grid.len(),
+                prompt_tokens: grid.prompt_len(),
+                positions_read: grid.read(),
+            })
+            .collect(),
+        files: files.iter().map(|name| (*name).to_owned()).collect(),
+        started: rfc3339(record.started),
+        ended: record.ended.map(rfc3339),
+    }
+}
+
+fn real(value: f64) -> Value {
+    serde_json::Number::from_f64(value)
+        .map_or_else(|| Value::String(value.to_string()), Value::Number)
+}
+
+/// A moment as RFC 3339 in UTC, to the millisecond.
+#[must_use]
+pub fn rfc3339(moment: SystemTime) -> String {
+    let moment = time::OffsetDateTime::from(moment);
+    let milliseconds = moment.nanosecond() / 1_000_000 * 1_000_000;
+    moment
+        .replace_nanosecond(milliseconds)
+        .unwrap_or(moment)
+        .format(&Rfc3339)
+        .unwrap_or_default()
+}

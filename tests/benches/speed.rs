@@ -1,0 +1,165 @@
+//! How fast it is: `cargo bench`. Ratios within one run are what to compare; absolute numbers belong to one machine.
+#![allow(missing_docs, clippy::expect_used)]
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use entroscope::model::decoder::{Row, Taps};
+use entroscope::model::{LoadOptions, Model};
+use entroscope::session::{self, Event, Generation, Job, Prompt};
+use entroscope::tui::colour::Depth;
+use entroscope::tui::{fixture, view};
+use portable_pty::{CommandBuilder, PtySize, native_pty_system};
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+use std::hint::black_box;
+use std::io::Read;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+const PROMPT: &str = "Once upon a time, there was a little girl named Lily. She";
+
+fn demo() -> Model {
+    Model::load("demo", &LoadOptions::default(), &mut |_, _, _| {})
+        .expect("the embedded model loads")
+}
+
+fn job(new: usize) -> Job {
+    let mut job = Job::new(Prompt::Text(PROMPT.into()), new);
+    job.ignore_eos = true;
+    job
+}
+
+/// Tokens a second on the embedded model: with the full lens, and the plain forward beside it.
+fn decode(c: &mut Criterion) {
+    const NEW: u64 = 64;
+    let model = demo();
+    let mut group = c.benchmark_group("embedded model, 64 tokens");
+    group.throughput(Throughput::Elements(NEW)).sample_size(20);
+    group.bench_function("full lens", |b| {
+        b.iter_custom(|rounds| {
+            let mut total = Duration::ZERO;
+            for _ in 0..rounds {
+                let mut ignore = |event: Event| drop(black_box(event));
+                let mut run =
+                    Generation::start(&model, job(NEW as usize), &mut ignore).expect("starts");
+                // The prompt is not what is measured.
+                while run.drawn() == 0 {
+                    run.advance(&model, &mut ignore).expect("reads");
+                }
+                let began = Instant::now();
+                run.extend(NEW as usize);
+                while run.advance(&model, &mut ignore).expect("draws").is_none() {}
+                total += began.elapsed();
+            }
+            total
+        });
+    });
+    let tokens = model.tokenizer().encode(PROMPT, true).expect("encodes");
+    group.bench_function("no lens", |b| {
+        b.iter_custom(|rounds| {
+            let mut total = Duration::ZERO;
+            for _ in 0..rounds {
+                let decoder = model.decoder();
+                let mut state = decoder.state();
+                let mut next = tokens.clone();
+                let mut began = Instant::now();
+                for step in 0..=NEW {
+                    let mut rows = [Row {
+                        tokens: &next,
+                        state: Some(&mut state),
+                    }];
+                    let traced = decoder.forward(&mut rows, Taps::default()).expect("reads");
+                    let last = traced
+                        .last
+                        .narrow(0, next.len() - 1, 1)
+                        .expect("has a last row");
+                    let logits = decoder
+                        .head(&decoder.final_norm(&last).expect("norms"))
+                        .expect("heads");
+                    let logits: Vec<f32> = logits
+                        .flatten_all()
+                        .and_then(|t| t.to_vec1())
+                        .expect("reads");
+                    let best = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
+                    next = vec![best.map_or(0, |b| b.0 as u32)];
+                    if step == 0 {
+                        began = Instant::now();
+                    }
+                }
+                total += began.elapsed();
+            }
+            total
+        });
+    });
+    group.finish();
+}
+
+/// From Enter to the first token: the prompt read with the full lens, one token drawn.
+fn first_token(c: &mut Criterion) {
+    let model = demo();
+    c.bench_function("first token after Enter", |b| {
+        b.iter(|| {
+            session::run(&model, &job(1), &mut |event| {
+                black_box(event);
+                ControlFlow::Continue(())
+            })
+            .expect("runs")
+        });
+    });
+}
+
+/// One frame of a large screen with a full map.
+fn frame(c: &mut Criterion) {
+    let state = fixture::state(200, 60, Depth::True, 120).expect("the fixture is sound");
+    let mut terminal = Terminal::new(TestBackend::new(200, 60)).expect("a test backend");
+    c.bench_function("one frame at 200×60", |b| {
+        b.iter(|| {
+            terminal.draw(|f| view::render(f, &state)).expect("draws");
+        });
+    });
+}
+
+/// From the start of the process to its first bytes on the screen that are not terminal set-up.
+fn start(c: &mut Criterion) {
+    let binary = env!("CARGO_BIN_EXE_entroscope");
+    let mut group = c.benchmark_group("process");
+    group.sample_size(10);
+    group.bench_function("start to first frame", |b| {
+        b.iter_custom(|rounds| (0..rounds).map(|_| first_frame(binary)).sum());
+    });
+    group.finish();
+}
+
+fn first_frame(binary: &str) -> Duration {
+    let size = PtySize {
+        rows: 36,
+        cols: 120,
+        pixel_width: 0,
+        pixel_height: 0,
+    };
+    let pty = native_pty_system().openpty(size).expect("a pty");
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = CommandBuilder::new(binary);
+    command.env("TERM", "xterm-256color");
+    command.env("COLORTERM", "truecolor");
+    command.env("ENTROSCOPE_CONFIG_DIR", folder.path());
+    let mut reader = pty.master.try_clone_reader().expect("a reader");
+    let began = Instant::now();
+    let mut child = pty.slave.spawn_command(command).expect("it starts");
+    let mut parser = vt100::Parser::new(36, 120, 0);
+    let mut buffer = [0; 1 << 14];
+    let elapsed = loop {
+        match reader.read(&mut buffer) {
+            Ok(0) | Err(_) => panic!("it ended before it drew anything"),
+            Ok(n) => parser.process(&buffer[..n]),
+        }
+        if parser.screen().contents().contains("Prompt") {
+            break began.elapsed();
+        }
+    };
+    child.kill().expect("it can be ended");
+    child.wait().expect("it ends");
+    elapsed
+}
+
+criterion_group!(benches, decode, first_token, frame, start);
+criterion_main!(benches);

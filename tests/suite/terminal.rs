@@ -1,0 +1,189 @@
+//! The real binary in a pseudo-terminal: it starts, streams, quits, and leaves the terminal as it found it.
+
+use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
+use std::io::{Read, Write};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// Long enough for a debug build on a busy machine; only a hang reaches it.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+struct Screen {
+    child: Box<dyn Child + Send + Sync>,
+    master: Option<Box<dyn MasterPty + Send>>,
+    writer: Option<Box<dyn Write + Send>>,
+    parser: Arc<Mutex<vt100::Parser>>,
+    raw: Arc<Mutex<Vec<u8>>>,
+    _home: tempfile::TempDir,
+}
+
+impl Screen {
+    fn open(rows: u16, cols: u16, arguments: &[&str]) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let size = PtySize {
+            rows,
+            cols,
+            pixel_width: 0,
+            pixel_height: 0,
+        };
+        let pty = native_pty_system().openpty(size).unwrap();
+        let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_entroscope"));
+        command.args(arguments);
+        command.env("TERM", "xterm-256color");
+        command.env("COLORTERM", "truecolor");
+        command.env("ENTROSCOPE_CONFIG_DIR", home.path());
+        command.env("XDG_STATE_HOME", home.path());
+        command.cwd(home.path());
+        let child = pty.slave.spawn_command(command).unwrap();
+        drop(pty.slave);
+        let mut reader = pty.master.try_clone_reader().unwrap();
+        let parser = Arc::new(Mutex::new(vt100::Parser::new(rows, cols, 0)));
+        let raw = Arc::new(Mutex::new(Vec::new()));
+        let (seen, bytes) = (parser.clone(), raw.clone());
+        std::thread::spawn(move || {
+            let mut buffer = [0; 1 << 14];
+            while let Ok(n @ 1..) = reader.read(&mut buffer) {
+                seen.lock().unwrap().process(&buffer[..n]);
+                bytes.lock().unwrap().extend_from_slice(&buffer[..n]);
+            }
+        });
+        let writer = Some(pty.master.take_writer().unwrap());
+        Self {
+            child,
+            master: Some(pty.master),
+            writer,
+            parser,
+            raw,
+            _home: home,
+        }
+    }
+
+    fn type_in(&mut self, keys: &str) {
+        let writer = self.writer.as_mut().unwrap();
+        writer.write_all(keys.as_bytes()).unwrap();
+        writer.flush().unwrap();
+    }
+
+    fn contents(&self) -> String {
+        self.parser.lock().unwrap().screen().contents()
+    }
+
+    /// Wait until the screen satisfies `holds`.
+    fn wait(&self, what: &str, holds: impl Fn(&str) -> bool) {
+        let began = Instant::now();
+        while !holds(&self.contents()) {
+            assert!(
+                began.elapsed() < DEADLINE,
+                "{what} never came:\n{}",
+                self.contents()
+            );
+            std::thread::yield_now();
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+
+    /// Wait for the process to end and return its exit code.
+    fn ended(&mut self) -> u32 {
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.exit_code();
+            }
+            assert!(
+                began.elapsed() < DEADLINE,
+                "it does not end:\n{}",
+                self.contents()
+            );
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+
+    /// The terminal is back on its main screen, with its cursor, without mouse or paste reports.
+    fn restored(&self) {
+        let began = Instant::now();
+        loop {
+            let parser = self.parser.lock().unwrap();
+            let screen = parser.screen();
+            let clean = !screen.alternate_screen()
+                && !screen.hide_cursor()
+                && !screen.bracketed_paste()
+                && screen.mouse_protocol_mode() == vt100::MouseProtocolMode::None;
+            if clean {
+                return;
+            }
+            drop(parser);
+            assert!(began.elapsed() < DEADLINE, "the terminal was not restored");
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.process_id().unwrap().to_string();
+        let sent = std::process::Command::new("kill")
+            .args([&format!("-{name}"), &pid])
+            .status()
+            .unwrap();
+        assert!(sent.success());
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_prompt_is_typed_streamed_and_quit() {
+    let mut screen = Screen::open(36, 120, &[]);
+    screen.wait("the model", |s| {
+        s.contains("demo") && s.contains("12 blocks")
+    });
+    assert!(screen.parser.lock().unwrap().screen().alternate_screen());
+    screen.type_in("Once upon a time");
+    screen.wait("the typed prompt", |s| s.contains("Once upon a time"));
+    screen.type_in("\r");
+    screen.wait("tokens", |s| s.contains("tok/s"));
+    screen.wait("the map", |s| s.contains("Entropy"));
+    // Ctrl-C first stops the run, then ends the program.
+    screen.type_in("\x03");
+    screen.wait("the end of the run", |s| {
+        s.contains("stopped") || s.contains("end of text")
+    });
+    screen.type_in("\x03");
+    let code = screen.ended();
+    screen.restored();
+    assert!(code == 0 || code == 130, "exit code {code}");
+}
+
+#[test]
+fn signals_restore_the_terminal() {
+    for name in ["TERM", "INT", "HUP"] {
+        let mut screen = Screen::open(24, 80, &[]);
+        screen.wait("the first frame", |s| s.contains("entroscope"));
+        screen.signal(name);
+        let code = screen.ended();
+        assert_ne!(code, 0, "SIG{name} should show in the exit code");
+        screen.restored();
+    }
+}
+
+#[test]
+fn an_early_error_leaves_the_terminal_alone_and_says_what_is_wrong() {
+    let mut screen = Screen::open(24, 80, &["--prompt-file", "/no/such/file"]);
+    assert_eq!(screen.ended(), 1);
+    screen.wait("the message", |s| s.contains("/no/such/file"));
+    screen.restored();
+}
+
+#[test]
+fn a_dead_terminal_ends_the_process() {
+    let mut screen = Screen::open(24, 80, &[]);
+    screen.wait("the first frame", |s| s.contains("entroscope"));
+    drop(screen.writer.take());
+    drop(screen.master.take());
+    screen.signal("HUP");
+    screen.ended();
+    assert!(!screen.raw.lock().unwrap().is_empty());
+}
