@@ -191,12 +191,16 @@ impl App {
     }
 
     fn draw(&mut self) -> Result<()> {
+        // The terminal may have changed before its message about it arrives.
+        let area = self.screen.area().map_err(|e| lost(&e))?;
+        if area != self.state.area {
+            update(&mut self.state, Message::Resize(area.width, area.height));
+        }
         self.state.settle();
         let state = &self.state;
         let bytes = self
             .screen
             .draw(|frame| {
-                // Between a resize and its message the frame may be smaller than the state.
                 if frame.area() == state.area {
                     view::render(frame, state);
                 }

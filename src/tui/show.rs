@@ -10,6 +10,9 @@ pub const LABEL: usize = 24;
 /// Columns of a text that has been through [`visible`] or [`label`].
 #[must_use]
 pub fn columns(text: &str) -> usize {
+    if is_plain_ascii(text) {
+        return text.len();
+    }
     text.width()
 }
 
@@ -20,6 +23,9 @@ pub fn columns(text: &str) -> usize {
 /// accents stay on their letter. Newlines become `⏎`, tabs `⇥`.
 #[must_use]
 pub fn visible(text: &str) -> String {
+    if is_plain_ascii(text) {
+        return text.to_owned();
+    }
     let mut out = String::with_capacity(text.len());
     for cluster in text.graphemes(true) {
         let mut chars = cluster.chars();
@@ -38,6 +44,11 @@ pub fn visible(text: &str) -> String {
         }
     }
     out
+}
+
+/// Whether all of it is what every terminal shows as one column a byte: nearly all text.
+fn is_plain_ascii(text: &str) -> bool {
+    text.bytes().all(|b| (0x20..0x7F).contains(&b))
 }
 
 /// Combining marks of the Latin, Greek, Cyrillic, Hebrew, Arabic and Indic ranges that sit on a letter.

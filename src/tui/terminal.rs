@@ -16,6 +16,7 @@ use ratatui::crossterm::terminal::{
     disable_raw_mode, enable_raw_mode, window_size,
 };
 use ratatui::crossterm::{execute, queue};
+use ratatui::layout::{Position, Rect};
 use std::io::{self, BufWriter, IsTerminal as _, Write as _};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Once, PoisonError};
@@ -76,7 +77,14 @@ impl Screen {
 
     /// Forget what the terminal shows, so that the next frame paints everything.
     pub fn forget(&mut self) -> io::Result<()> {
-        self.terminal.clear()
+        // Not `Terminal::clear`: it asks the terminal for its cursor, and the answer would land in the key reader.
+        let area = self.area()?;
+        self.terminal.resize(area)
+    }
+
+    /// The terminal as the next frame will find it.
+    pub fn area(&self) -> io::Result<Rect> {
+        Ok(Rect::from((Position::ORIGIN, self.terminal.size()?)))
     }
 
     /// Put text into the clipboard of the terminal (OSC 52), which works through SSH.

@@ -157,7 +157,8 @@ impl State {
             };
         }
         wants.cell_height = match self.map.zoom {
-            Zoom::Halves => 0,
+            // Chosen in a room that has place for more, halves leave the rooms where they are.
+            Zoom::Halves if !self.map.zoom_chosen || plan.mode != Mode::Full => 0,
             _ if plan.mode == Mode::Full && 2 * states + 14 <= usize::from(self.area.height) => 2,
             _ => 1,
         };
@@ -167,7 +168,7 @@ impl State {
         let above = self.derived.geometry.area.y.saturating_sub(room.y);
         // A free row keeps the strip apart from the cells.
         self.derived.strip = if above >= 3 && !room.is_empty() {
-            let rows = (above - 1).min(6);
+            let rows = (above - 1).min(10);
             Rect {
                 y: self.derived.geometry.area.y - rows - 1,
                 height: rows,
@@ -274,7 +275,15 @@ impl State {
         if wanted < left {
             left = left.saturating_sub((left - wanted).div_ceil(half) * half);
         }
-        self.map.left = if tokens <= columns { 0 } else { left };
+        let ended = matches!(self.phase, Phase::Done(_) | Phase::Failed);
+        self.map.left = if tokens <= columns {
+            0
+        } else if ended && self.cursor.follow {
+            // Nothing more will come: the free half of the page can show what was before.
+            tokens - columns
+        } else {
+            left
+        };
     }
 
     fn settle_flow(&mut self) {
@@ -285,10 +294,15 @@ impl State {
             None => (0, 0, width),
         };
         if basis != self.derived.flow_basis {
-            self.derived.flow = match &self.run {
-                Some(run) => Flow::new(run.grid.tokens().iter().map(|t| &t.bytes[..]), width),
-                None => Flow::default(),
-            };
+            let (number, length, old_width) = self.derived.flow_basis;
+            let flow = &mut self.derived.flow;
+            if (number, old_width) != (basis.0, width) || basis.1 < length {
+                *flow = Flow::default();
+            }
+            if let Some(run) = &self.run {
+                let open = run.grid.tokens().iter().skip(flow.open_from());
+                flow.extend(open.map(|t| &t.bytes[..]), width);
+            }
             self.derived.flow_basis = basis;
         }
         let (lines, height) = (self.derived.flow.lines.len(), usize::from(room.height));

@@ -346,6 +346,28 @@ fn the_map_moves_by_half_a_page_and_only_then() {
 }
 
 #[test]
+fn when_a_run_has_ended_the_whole_page_is_used() {
+    let mut state = fixture::state(120, 36, Depth::True, 60).unwrap();
+    update(&mut state, Event::Finished(Finish::EndOfText));
+    state.settle();
+    let g = &state.derived.geometry;
+    assert_eq!(g.left + g.columns, 60);
+}
+
+#[test]
+fn what_was_said_goes_with_the_next_key_but_errors_stay() {
+    let mut state = running();
+    update(&mut state, Message::Note(Level::Info, "done".to_owned()));
+    press(&mut state, "left");
+    assert!(state.notice.is_none());
+    update(&mut state, Message::Note(Level::Error, "broken".to_owned()));
+    press(&mut state, "left right");
+    assert!(state.notice.is_some());
+    press(&mut state, "esc");
+    assert!(state.notice.is_none());
+}
+
+#[test]
 fn the_last_layer_stays_in_view_in_deep_models() {
     let mut state = running();
     let mut card = fixture::card();

@@ -103,6 +103,14 @@ impl State {
 
     fn key(&mut self, event: KeyEvent) -> Vec<Effect> {
         let context = self.context();
+        // What was said has been seen by the next key; an error stays until it is put away.
+        if self
+            .notice
+            .as_ref()
+            .is_some_and(|n| n.level != Level::Error)
+        {
+            self.notice = None;
+        }
         if matches!(self.overlay, Some(Overlay::ConfirmQuit)) {
             self.overlay = None;
             let bound = self.keymap.action(context, Key::from(event));

@@ -24,21 +24,39 @@ pub struct Piece {
 pub struct Flow {
     /// Pieces line by line.
     pub lines: Vec<Vec<Piece>>,
+    /// Lines and tokens before the last newline that ends a token: what more tokens can no longer change.
+    settled: (usize, usize),
 }
 
 impl Flow {
     /// Lay `tokens` out in `width` columns (at least 4, so that the widest escape's parts fit).
     #[must_use]
     pub fn new<'a>(tokens: impl Iterator<Item = &'a [u8]>, width: usize) -> Self {
+        let mut flow = Self::default();
+        flow.extend(tokens, width);
+        flow
+    }
+
+    /// The first token that [`Self::extend`] wants to see again.
+    #[must_use]
+    pub fn open_from(&self) -> usize {
+        self.settled.1
+    }
+
+    /// Lay out the tokens from [`Self::open_from`] on anew, now that there are more of them.
+    pub fn extend<'a>(&mut self, tokens: impl Iterator<Item = &'a [u8]>, width: usize) {
+        let (lines, from) = self.settled;
+        self.lines.truncate(lines);
         let mut wrap = Wrap {
             width: width.max(4),
+            lines: std::mem::take(&mut self.lines),
             ..Wrap::default()
         };
         // Bytes of a character whose other bytes are in the tokens to come.
         let mut carry: Vec<u8> = Vec::new();
-        let mut first = 0;
-        let mut last = 0;
-        for (token, bytes) in tokens.enumerate() {
+        let mut first = from;
+        let mut last = from;
+        for (token, bytes) in (from..).zip(tokens) {
             last = token;
             if carry.is_empty() {
                 first = token;
@@ -51,12 +69,14 @@ impl Flow {
             if whole > 0 {
                 first = token;
             }
+            if joined.ends_with(b"\n") {
+                self.settled = (wrap.lines.len(), token + 1);
+            }
         }
         wrap.bytes_as_escapes(&carry, first, last);
         wrap.word_end();
-        let mut lines = wrap.lines;
-        lines.push(wrap.line);
-        Self { lines }
+        self.lines = wrap.lines;
+        self.lines.push(wrap.line);
     }
 
     /// The line that shows `token` (where it ends, when it is on several), or the one where it would be.
@@ -318,11 +338,24 @@ mod tests {
     proptest! {
         #[test]
         fn no_line_is_too_wide_and_tokens_stay_in_order(
-            tokens in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..9), 0..40),
+            tokens in proptest::collection::vec(
+                prop_oneof![
+                    proptest::collection::vec(any::<u8>(), 0..9),
+                    "[a-z \n€日]{0,6}".prop_map(String::into_bytes),
+                ],
+                0..40,
+            ),
             width in 4usize..40,
         ) {
             let flow = Flow::new(tokens.iter().map(Vec::as_slice), width);
             let mut last = 0;
+            // However the tokens arrive, the text is the same.
+            let mut grown = Flow::default();
+            for n in 1..=tokens.len() {
+                let open = tokens[grown.open_from()..n].iter().map(Vec::as_slice);
+                grown.extend(open, width);
+            }
+            prop_assert!(tokens.is_empty() || grown == flow);
             for line in &flow.lines {
                 let wide: usize = line.iter().map(|p| p.width).sum();
                 prop_assert!(wide <= width.max(10), "{line:?}");
