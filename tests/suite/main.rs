@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod binary;
+mod demo;
 mod lens;
 mod oracle;
 mod terminal;
