@@ -7,7 +7,6 @@ use super::terminal::{Screen, stray_panic};
 use super::{Options, view};
 use crate::error::{Error, Result};
 use crate::session::{Engine, Event};
-use crate::tui::colour::Depth;
 use futures::StreamExt as _;
 use ratatui::crossterm::event::{Event as Input, EventStream};
 use ratatui::layout::Rect;
@@ -29,7 +28,7 @@ pub async fn run(options: Options, export: Exporter) -> Result<u8> {
     // Wrong options are reported on the plain terminal, before anything is entered.
     let mut state = State::new(&options, depth, Rect::new(0, 0, 80, 24))?;
     let mut signals = Signals::new()?;
-    let screen = Screen::enter(depth != Depth::Mono)?;
+    let screen = Screen::enter()?;
     let (width, height) = Screen::size().map_err(|e| lost(&e))?;
     update(&mut state, Message::Resize(width, height));
     let budget = if options.low_bandwidth {

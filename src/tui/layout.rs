@@ -239,10 +239,11 @@ pub fn popup(area: Rect, width: u16, height: u16) -> Rect {
     }
 }
 
-/// The box of a list.
+/// The box of a list whose lines take `width` columns and `lines` rows, with the filter above them.
 #[must_use]
-pub fn popup_list(area: Rect) -> Rect {
-    popup(area, 96, (area.height * 3 / 4).min(30))
+pub fn popup_list(area: Rect, (width, lines): (u16, u16)) -> Rect {
+    let height = lines.saturating_add(4).clamp(8, 30);
+    popup(area, width.clamp(40, 96), height.min(area.height * 3 / 4))
 }
 
 /// The lines inside the box of a list: below the border, the filter and a rule.

@@ -16,6 +16,7 @@
 
 pub mod action;
 mod app;
+mod backend;
 pub mod colour;
 pub mod effect;
 #[doc(hidden)]

@@ -54,6 +54,10 @@ fn push_visible(out: &mut String, c: char, leads: bool) {
         '\r' => out.push('␍'),
         // Terminals disagree about these: halves of flags and skin tones join with a neighbour or do not.
         '\u{1F1E6}'..='\u{1F1FF}' | '\u{1F3FB}'..='\u{1F3FF}' => escape(out, c),
+        // Characters that look like nothing but take a column, or that some terminals take for a line's end.
+        '\u{AD}' | '\u{115F}' | '\u{180E}' | '\u{2028}' | '\u{2029}' | '\u{3164}' | '\u{FFA0}' => {
+            escape(out, c);
+        }
         c if c.is_control() => escape(out, c),
         c if unicode_width::UnicodeWidthChar::width(c).unwrap_or(0) == 0 => escape(out, c),
         // Hangul vowels and finals, prepended marks: they join with the character before.
@@ -223,6 +227,7 @@ mod tests {
             ("שלום", "שלום"),
             ("日本", "日本"),
             ("\u{9b}2J", "\\x9B2J"),
+            ("a\u{2028}b\u{AD}c", "a\\u{2028}b\\xADc"),
         ] {
             let got = visible(raw);
             assert_eq!(got, shown);

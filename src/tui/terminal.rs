@@ -4,14 +4,13 @@
 //! screen's own thread. A panic on another thread (the engine, a worker) does not tear the screen down: its message is
 //! kept for the log, because that thread's owner decides what it means.
 
+use super::backend::LeanBackend;
 use super::governor::Counting;
 use crate::error::{Error, Result};
 use ratatui::Terminal;
-use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::clipboard::CopyToClipboard;
 use ratatui::crossterm::cursor::Show;
 use ratatui::crossterm::event::{DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste};
-use ratatui::crossterm::style::force_color_output;
 use ratatui::crossterm::terminal::{
     BeginSynchronizedUpdate, EndSynchronizedUpdate, EnterAlternateScreen, LeaveAlternateScreen,
     disable_raw_mode, enable_raw_mode, window_size,
@@ -36,7 +35,7 @@ type Out = BufWriter<Counting<io::Stdout>>;
 
 /// The entered terminal; leaves it when dropped.
 pub struct Screen {
-    terminal: Terminal<CrosstermBackend<Out>>,
+    terminal: Terminal<LeanBackend<Out>>,
     written: Arc<AtomicU64>,
 }
 
@@ -45,7 +44,7 @@ impl Screen {
     ///
     /// # Errors
     /// Standard output is not a terminal, or it cannot be set up.
-    pub fn enter(coloured: bool) -> Result<Self> {
+    pub fn enter() -> Result<Self> {
         if !io::stdout().is_terminal() {
             return Err(Error::Usage(
                 "the screen needs a terminal; use `entroscope run` in pipes and scripts".to_owned(),
@@ -54,11 +53,9 @@ impl Screen {
         hook_panics();
         *SCREEN_THREAD.lock().unwrap_or_else(PoisonError::into_inner) =
             Some(std::thread::current().id());
-        // The depth has been decided, NO_COLOR included; the backend must not decide again.
-        force_color_output(coloured);
         take().map_err(|e| broken(&e))?;
         let (counting, written) = Counting::new(io::stdout());
-        let backend = CrosstermBackend::new(BufWriter::with_capacity(1 << 16, counting));
+        let backend = LeanBackend::new(BufWriter::with_capacity(1 << 16, counting));
         match Terminal::new(backend) {
             Ok(terminal) => Ok(Self { terminal, written }),
             Err(e) => {

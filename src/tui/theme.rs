@@ -196,7 +196,9 @@ impl ThemeFile {
         // Without colour, weight and reversal have to carry the roles.
         let plain = |style: Style, modifier: Modifier| {
             if mono {
-                style.add_modifier(modifier)
+                // Bold over dim is neither on most terminals.
+                let other = Modifier::BOLD.union(Modifier::DIM) - modifier;
+                style.add_modifier(modifier).remove_modifier(other)
             } else {
                 style
             }

@@ -12,6 +12,8 @@ mod prompt;
 mod sampling;
 mod search;
 mod settle;
+#[cfg(test)]
+mod tests;
 mod travel;
 mod update;
 

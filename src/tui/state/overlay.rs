@@ -4,6 +4,7 @@ use super::sampling::Panel;
 use crate::trace::Metric;
 use crate::tui::action::Action;
 use crate::tui::keymap::Context;
+use crate::tui::show;
 
 /// What lies over the rooms.
 #[derive(Clone, Debug)]
@@ -117,6 +118,18 @@ impl List {
         matches
             .get(self.selected.min(matches.len().saturating_sub(1)))
             .map(|i| &self.items[*i])
+    }
+
+    /// Columns and rows of all its lines.
+    #[must_use]
+    pub fn size(&self) -> (u16, u16) {
+        let widest = |f: fn(&Item) -> &str| {
+            let widths = self.items.iter().map(|i| show::columns(f(i)));
+            widths.max().unwrap_or(0)
+        };
+        let width = widest(|i| &i.label) + widest(|i| &i.detail) + widest(|i| &i.mark) + 10;
+        let cut = |n: usize| u16::try_from(n).unwrap_or(u16::MAX);
+        (cut(width), cut(self.items.len()))
     }
 
     /// The first line shown of `height`, so that the choice is in view with a line around it.

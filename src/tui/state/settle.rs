@@ -107,7 +107,7 @@ pub struct Derived {
     /// Tokens that match the search.
     pub matches: Vec<std::ops::RangeInclusive<usize>>,
     basis: Option<Basis>,
-    flow_basis: (usize, usize, u16),
+    flow_basis: (usize, usize, usize),
     match_basis: (usize, usize, String),
     mean_basis: (usize, usize, usize),
 }
@@ -279,7 +279,7 @@ impl State {
 
     fn settle_flow(&mut self) {
         let room = self.derived.plan.inner(self.derived.plan.stream);
-        let width = room.width.saturating_sub(2);
+        let width = usize::from(room.width.saturating_sub(2));
         let basis = match &self.run {
             Some(run) => (run.number, run.grid.len(), width),
             None => (0, 0, width),

@@ -247,7 +247,7 @@ impl State {
             self.writing = false;
             let room = plan.inner(plan.stream);
             let line = self.stream_top + usize::from(point.1 - room.y);
-            let column = (point.0 - room.x).saturating_sub(1);
+            let column = usize::from((point.0 - room.x).saturating_sub(1));
             if let Some(token) = self.derived.flow.token_at(line, column) {
                 self.go_to(token);
             }
@@ -261,7 +261,7 @@ impl State {
         let Some(Overlay::List(list)) = &mut self.overlay else {
             return Vec::new();
         };
-        let area = crate::tui::layout::popup_list(self.area);
+        let area = crate::tui::layout::popup_list(self.area, list.size());
         let lines = crate::tui::layout::popup_lines(area);
         if !area.contains(point.into()) {
             return self.act(Action::Back);

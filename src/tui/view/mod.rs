@@ -19,6 +19,8 @@ mod popup;
 mod profile;
 mod prompt;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod title;
 
 use super::layout::{LEAST, Mode, Room};

@@ -52,7 +52,7 @@ fn window(buf: &mut Buffer, area: Rect, state: &State, title: &str) -> Rect {
 
 fn paint_list(buf: &mut Buffer, state: &State, list: &List) -> Position {
     let theme = &state.theme;
-    let area = popup_list(state.area);
+    let area = popup_list(state.area, list.size());
     let inner = window(buf, area, state, list.title);
     put(buf, inner, 1, 0, "❯ ", theme.accent);
     let query = show::visible(&list.query);

@@ -4,7 +4,7 @@ use crate::tui::colour::{Depth, STEPS};
 use crate::tui::theme::Theme;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
-use ratatui::style::Style;
+use ratatui::style::{Color, Style};
 use ratatui::text::Span;
 
 const LEFT: [char; 8] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
@@ -45,8 +45,18 @@ pub fn columns_strip(buf: &mut Buffer, area: Rect, x: u16, width: u16, share: f3
         // A known value always leaves a trace on the ground line.
         let level = if below == 0 { level.max(1) } else { level };
         for x in x..x.saturating_add(width).min(area.right()) {
-            if let Some(cell) = buf.cell_mut((x, area.y + row)) {
-                cell.set_char(LOWER[level]).set_style(style);
+            let Some(cell) = buf.cell_mut((x, area.y + row)) else {
+                continue;
+            };
+            match style.fg {
+                // Nothing to draw leaves the cell as it is, a full one is its background: both save bytes.
+                _ if level == 0 => {}
+                Some(colour) if level == 8 && colour != Color::Reset => {
+                    cell.set_char(' ').set_fg(Color::Reset).set_bg(colour);
+                }
+                _ => {
+                    cell.set_char(LOWER[level]).set_style(style);
+                }
             }
         }
     }

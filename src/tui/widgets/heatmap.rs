@@ -212,8 +212,19 @@ impl HeatMap<'_> {
     fn style(&self, datum: Datum) -> Style {
         match datum {
             Datum::Step(step) => {
-                let Shade { bg, glyph_ink, .. } = self.theme.ramp.shade(step);
-                Style::new().bg(bg).fg(glyph_ink)
+                let Shade {
+                    bg,
+                    glyph_ink,
+                    glyph,
+                    ..
+                } = self.theme.ramp.shade(step);
+                // A colour that nothing shows would still be sent: half the bytes of a map.
+                let fg = if glyph == ' ' {
+                    Color::Reset
+                } else {
+                    glyph_ink
+                };
+                Style::new().bg(bg).fg(fg)
             }
             Datum::Unread | Datum::Absent => self.theme.faint,
         }
