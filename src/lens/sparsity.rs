@@ -6,6 +6,9 @@
 use super::LensSettings;
 use rand::{Rng, SeedableRng};
 
+/// The first columns grow with the scale of the vector.
+const SCALED: usize = 3;
+
 /// Append the sparsity columns of `h` `[d]` to `out`.
 pub fn read(h: &[f32], settings: &LensSettings, out: &mut Vec<f32>) {
     let d = h.len();
@@ -71,7 +74,7 @@ pub fn read(h: &[f32], settings: &LensSettings, out: &mut Vec<f32>) {
 }
 
 /// The null line: what a Gaussian vector of `d` dimensions gives, the mean of seeded draws. One number for each metric of
-/// the schema; NaN for the distribution's. Many published sparsity values sit on it, so it belongs beside every sparsity curve.
+/// the schema; NaN for the distribution's and for those that grow with the vector's scale (`l1`, `l2`, `l0`). Many published sparsity values sit on it, so it belongs beside every sparsity curve.
 #[must_use]
 pub fn null_line(d: usize, settings: &LensSettings) -> Vec<f32> {
     // Wide vectors spread less from draw to draw.
@@ -93,8 +96,8 @@ pub fn null_line(d: usize, settings: &LensSettings) -> Vec<f32> {
             .for_each(|(s, v)| *s += f64::from(v));
     }
     let distribution = super::distribution::COLUMNS + settings.renyi.len();
-    std::iter::repeat_n(f32::NAN, distribution)
-        .chain(sums.iter().map(|s| (s / draws as f64) as f32))
+    std::iter::repeat_n(f32::NAN, distribution + SCALED)
+        .chain(sums[SCALED..].iter().map(|s| (s / draws as f64) as f32))
         .collect()
 }
 
