@@ -499,7 +499,9 @@ impl State {
             run.ended = None;
         }
         self.phase = Phase::Streaming;
-        vec![Effect::Engine(Request::Continue(tokens))]
+        let mut effects = self.sampling_changed();
+        effects.push(Effect::Engine(Request::Continue(tokens)));
+        effects
     }
 
     /// Start a run of what the prompt holds.
