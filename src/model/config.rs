@@ -174,7 +174,9 @@ fn llama(f: &Fields<'_>) -> Result<DecoderConfig> {
     if !head_dim.is_multiple_of(2) {
         return Err(f.bad("head_dim", "is odd, and rotary positions need pairs"));
     }
-    if f.real("partial_rotary_factor")?.is_some_and(|share| share != 1.0) {
+    if f.real("partial_rotary_factor")?
+        .is_some_and(|share| share != 1.0)
+    {
         return Err(f.bad("partial_rotary_factor", "is not supported for this family"));
     }
     let act = f.text("hidden_act").unwrap_or("silu");
@@ -290,7 +292,10 @@ fn rotary(f: &Fields<'_>, head_dim: usize) -> Result<Rotary> {
                     "does not hold one positive number for each rotary pair",
                 ));
             }
-            frequencies.iter_mut().zip(factors).for_each(|(v, f)| *v /= f);
+            frequencies
+                .iter_mut()
+                .zip(factors)
+                .for_each(|(v, f)| *v /= f);
         }
         Some(other) => {
             return Err(s.bad(

@@ -298,7 +298,10 @@ impl Decoder {
                 candle_core::bail!("a row has no tokens to read");
             }
             if span.past + span.len > c.context && matches!(c.positions, Positions::Learned) {
-                candle_core::bail!("position {} has no learned vector", span.past + span.len - 1);
+                candle_core::bail!(
+                    "position {} has no learned vector",
+                    span.past + span.len - 1
+                );
             }
         }
         let mut h = self.embed(rows, &spans)?;

@@ -159,7 +159,10 @@ impl Worker {
                 Mode::Paused,
             ),
             Request::Resume => {
-                self.set_mode(|m| matches!(m, Mode::Paused | Mode::Stepping), Mode::Running);
+                self.set_mode(
+                    |m| matches!(m, Mode::Paused | Mode::Stepping),
+                    Mode::Running,
+                );
             }
             Request::Step => self.set_mode(|m| m == Mode::Paused, Mode::Stepping),
             Request::Stop => {

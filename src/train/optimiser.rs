@@ -78,7 +78,9 @@ impl AdamW {
             .sum();
         let norm = square.sqrt() as f32 * share;
         if !norm.is_finite() {
-            candle_core::bail!("the gradient of step {step} is not finite; lower the learning rate");
+            candle_core::bail!(
+                "the gradient of step {step} is not finite; lower the learning rate"
+            );
         }
         let scale = share * (self.clip / norm.max(self.clip));
         let correct1 = 1.0 - self.beta1.powi(step as i32);

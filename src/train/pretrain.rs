@@ -403,7 +403,10 @@ impl Trainer {
                 tensors.insert(format!("{kind}.{}", p.name), moment);
             }
         }
-        tensors.insert("plan".into(), Tensor::new(self.fingerprint(), &self.device)?);
+        tensors.insert(
+            "plan".into(),
+            Tensor::new(self.fingerprint(), &self.device)?,
+        );
         tensors.insert("step".into(), Tensor::new(self.step as i64, &self.device)?);
         let beside = path.with_extension("partial");
         candle_core::safetensors::save(&tensors, &beside)?;

@@ -228,8 +228,20 @@ fn attention_rows_and_their_entropies_equal_the_reference() {
                         apart += (0..heads).map(|h| (at(h) - mean).abs()).sum::<f64>();
                     }
                     let apart = apart / (n * visible as f64);
-                    close("attn_entropy_mean", attention.mean[block], mean as f32, 1e-5, 0.0);
-                    close("attn_head_var", attention.head_var[block], spread as f32, 1e-5, 0.0);
+                    close(
+                        "attn_entropy_mean",
+                        attention.mean[block],
+                        mean as f32,
+                        1e-5,
+                        0.0,
+                    );
+                    close(
+                        "attn_head_var",
+                        attention.head_var[block],
+                        spread as f32,
+                        1e-5,
+                        0.0,
+                    );
                     let found = attention.disagreement[block];
                     close("attn_disagreement", found, apart as f32, 1e-6, 0.0);
                 }
@@ -411,12 +423,27 @@ fn rows_of_equal_length_without_memory_do_not_see_each_other_either() {
             })
             .collect();
         let traced = decoder.forward(&mut rows, taps).unwrap();
-        assert!(traced.attention.iter().all(|block| block.len() == texts.len()));
+        assert!(
+            traced
+                .attention
+                .iter()
+                .all(|block| block.len() == texts.len())
+        );
         let last: Vec<f32> = traced.last.flatten_all().unwrap().to_vec1().unwrap();
         last
     };
     assert_eq!(read(&[&a, &b]), [read(&[&a]), read(&[&b])].concat());
-    assert!(decoder.forward(&mut [Row { tokens: &[], state: None }], taps).is_err());
+    assert!(
+        decoder
+            .forward(
+                &mut [Row {
+                    tokens: &[],
+                    state: None
+                }],
+                taps
+            )
+            .is_err()
+    );
 }
 
 #[test]

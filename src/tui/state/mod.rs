@@ -27,7 +27,7 @@ pub use update::{Message, update};
 use crate::lens::LensSettings;
 use crate::model::{ModelCard, Sampling, Tokenizer};
 use crate::session::{Finish, Job, Speed};
-use crate::trace::{Grid, Metric, Record, Schema};
+use crate::trace::{Grid, Group, Metric, Record, Schema, Unit};
 use crate::tui::Options;
 use crate::tui::SampleSet;
 use crate::tui::colour::Depth;
@@ -397,9 +397,15 @@ impl State {
         )
     }
 
-    /// What chance would give for a metric.
+    /// What chance would give for a metric: for ratios of a state alone. Norms and counts grow with the state's size,
+    /// which no Gaussian knows.
     #[must_use]
     pub fn null_of(&self, metric: Metric) -> Option<f32> {
+        let spec = self.columns().metrics().get(metric.0)?;
+        let ratio = spec.unit == Unit::Share || spec.name == "kurtosis";
+        if spec.group != Group::Sparsity || !ratio {
+            return None;
+        }
         self.null_line
             .as_ref()?
             .get(metric.0)

@@ -57,10 +57,10 @@ impl From<Event> for Message {
 /// Change the state and say what has to be done about it.
 pub fn update(state: &mut State, message: impl Into<Message>) -> Vec<Effect> {
     match message.into() {
-        Message::Engine(event) => return state.hear(event),
+        Message::Engine(event) => state.hear(event),
         Message::Tick(clock) => {
             state.clock = clock;
-            return Vec::new();
+            Vec::new()
         }
         message => {
             let effects = state.take(message);
@@ -164,10 +164,10 @@ impl State {
 
     /// Perform an action.
     pub(super) fn act(&mut self, action: Action) -> Vec<Effect> {
-        if self.overlay.is_some() {
-            if let Some(effects) = self.act_in_overlay(action) {
-                return effects;
-            }
+        if self.overlay.is_some()
+            && let Some(effects) = self.act_in_overlay(action)
+        {
+            return effects;
         }
         match action {
             Action::Run => return self.submit(),
@@ -620,10 +620,10 @@ impl State {
 
     /// Show a theme while it is only pointed at.
     fn preview(&mut self) {
-        if let Some(Overlay::List(list)) = &self.overlay {
-            if let Some(Choice::Theme(index)) = list.chosen().map(|item| item.choice) {
-                self.wear(index);
-            }
+        if let Some(Overlay::List(list)) = &self.overlay
+            && let Some(Choice::Theme(index)) = list.chosen().map(|item| item.choice)
+        {
+            self.wear(index);
         }
     }
 

@@ -4,9 +4,9 @@
 //! would say  ·Tarsin      91.2 % ████████████
 //!            ,             4.1 % ▌
 //! then came  ·Tarsin      91.2 % rank 1
-//!   decided              7 of 12 layers
+//!   Decided at layer     7 of 12
 //! ■ Entropy           0.41 nats
-//!   Hoyer            0.310 share  chance 0.217
+//!   Hoyer            0.310 chance 0.217
 //! ```
 
 use super::{empty, put};
@@ -156,10 +156,15 @@ fn reading(buf: &mut Buffer, area: Rect, x: u16, y: u16, state: &State, run: &Ru
     let value = run.grid.value(layer, position, metric);
     let number = show::number(value, spec.unit);
     let x = put(buf, area, x, y, &format!("{number:>6}"), state.theme.base);
-    let x = put(buf, area, x + 1, y, spec.unit.label(), state.theme.muted);
-    if let Some(null) = state.null_of(metric) {
-        let text = format!(" chance {}", show::number(Some(null), spec.unit));
-        put(buf, area, x + 1, y, &text, state.theme.null);
+    match state.null_of(metric) {
+        // A share is told by its chance line better than by the word.
+        Some(null) => {
+            let text = format!("chance {}", show::number(Some(null), spec.unit));
+            put(buf, area, x + 1, y, &text, state.theme.null);
+        }
+        None => {
+            put(buf, area, x + 1, y, spec.unit.label(), state.theme.muted);
+        }
     }
 }
 
@@ -211,17 +216,17 @@ fn decided(buf: &mut Buffer, area: Rect, y: u16, state: &State, run: &Run) {
         area,
         3,
         y,
-        &show::pad("decided", 15),
+        &show::pad("Decided at layer", 16),
         state.theme.muted,
     );
     match decided {
         Some(layer) => {
-            let x = put(buf, area, x, y, &format!("{layer:>6}"), state.theme.base);
-            let text = format!("of {last} layers");
+            let x = put(buf, area, x, y, &format!("{layer:>5}"), state.theme.base);
+            let text = format!("of {last}");
             put(buf, area, x + 1, y, &text, state.theme.muted);
         }
         None => {
-            put(buf, area, x, y, "   n/a", state.theme.base);
+            put(buf, area, x, y, "  n/a", state.theme.base);
         }
     }
 }

@@ -45,14 +45,17 @@ fn cells(buf: &mut Buffer, state: &State, run: &Run) {
         .iter()
         .flat_map(|layer| positions.clone().map(|p| state.datum(*layer, p)))
         .collect();
-    let words: Vec<String> = if state.map.zoom == Zoom::Words {
+    let words: Vec<(String, String)> = if state.map.zoom == Zoom::Words {
         geometry
             .layers
             .iter()
             .flat_map(|layer| {
                 positions.clone().map(|p| {
                     let best = run.grid.top(*layer, p).first();
-                    best.map_or(String::new(), |c| state.word(c.id))
+                    best.map_or_else(Default::default, |c| {
+                        let share = show::percent(c.prob);
+                        (state.word(c.id), share.trim_start().to_owned())
+                    })
                 })
             })
             .collect()

@@ -98,8 +98,8 @@ pub struct HeatMap<'a> {
     pub data: &'a [Datum],
     /// How many tokens there are data for.
     pub tokens: usize,
-    /// Words in the cells, in the order of `data`; empty for none.
-    pub words: &'a [String],
+    /// Words in the cells, in the order of `data`, with a second line for cells of two rows; empty for none.
+    pub words: &'a [(String, String)],
     /// The layer that decides each token; empty for none.
     pub decided: &'a [Option<usize>],
     /// Layer and position of the cursor.
@@ -134,7 +134,7 @@ impl HeatMap<'_> {
         let decided = self.decided.get(column).copied().flatten() == Some(layer);
         let word = self.words.get(row * self.tokens + column);
         let mono = self.theme.depth == Depth::Mono;
-        if let (Some(word), Datum::Step(step)) = (word, datum) {
+        if let (Some((word, note)), Datum::Step(step)) = (word, datum) {
             let shade = self.theme.ramp.shade(step);
             let mut style = Style::new().bg(shade.bg).fg(shade.ink);
             if decided {
@@ -142,18 +142,25 @@ impl HeatMap<'_> {
             }
             // Without colour the value is the glyph that stays visible behind the word.
             let room = usize::from(rect.width).saturating_sub(if mono { 3 } else { 2 });
-            let y = rect.y + (rect.height - 1) / 2;
-            for x in rect.left()..rect.right() {
-                if let Some(cell) = buf.cell_mut((x, y)).filter(|_| !mono) {
-                    cell.set_char(' ').set_style(style);
+            for (text, y) in [word, note].into_iter().zip(rect.top()..rect.bottom()) {
+                // The line under the deciding cell belongs to its last row.
+                let style = if y + 1 == rect.bottom() {
+                    style
+                } else {
+                    style.remove_modifier(Modifier::UNDERLINED)
+                };
+                for x in rect.left()..rect.right() {
+                    if let Some(cell) = buf.cell_mut((x, y)).filter(|_| !mono) {
+                        cell.set_char(' ').set_style(style);
+                    }
                 }
+                let text = if mono {
+                    show::pad(text, room)
+                } else {
+                    show::cut(text, room)
+                };
+                buf.set_stringn(rect.x + 1, y, text, room, style);
             }
-            let text = if mono {
-                show::pad(word, room)
-            } else {
-                show::cut(word, room)
-            };
-            buf.set_stringn(rect.x + 1, y, text, room, style);
         } else if decided && matches!(datum, Datum::Step(_)) {
             for x in rect.left()..rect.right() {
                 if let Some(cell) = buf.cell_mut((x, rect.bottom().saturating_sub(1))) {
