@@ -507,7 +507,7 @@ impl State {
     /// Start a run of what the prompt holds.
     pub(super) fn submit(&mut self) -> Vec<Effect> {
         let text = self.prompt.text();
-        if text.is_empty() {
+        if text.trim().is_empty() {
             self.writing = true;
             self.note(Level::Warn, "Write a prompt first, or choose a sample.");
             return Vec::new();
@@ -552,7 +552,7 @@ impl State {
         };
         self.writing = false;
         self.overlay = None;
-        self.phase = Phase::Reading;
+        self.before_submit = Some(std::mem::replace(&mut self.phase, Phase::Reading));
         vec![Effect::Engine(Request::Generate(Box::new(job)))]
     }
 
@@ -600,8 +600,9 @@ impl State {
         }
         let sampling = self.settings.sampling.clone();
         match &mut self.run {
-            Some(run) if run.sampling != sampling => {
-                run.sampling = sampling.clone();
+            Some(run) if *run.sampling_now() != sampling => {
+                run.sampling_changes
+                    .push((run.grid.len(), sampling.clone()));
                 vec![Effect::Engine(Request::SetSampling(sampling))]
             }
             _ => Vec::new(),
