@@ -16,6 +16,9 @@ pub struct Manifest {
     prompt_tokens: usize,
     max_new_tokens: usize,
     sampling: Sampling,
+    /// Changes of the sampling during the run, if there were any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    sampling_changes: Vec<Change>,
     /// The control vectors in force; `null` for the plain model.
     steering: Option<Value>,
     preset: &'static str,
@@ -55,6 +58,26 @@ struct Sampling {
 }
 
 #[derive(Clone, Debug, Serialize)]
+struct Change {
+    /// Position of the first token drawn by these settings.
+    position: usize,
+    sampling: Sampling,
+}
+
+impl From<&crate::model::Sampling> for Sampling {
+    fn from(sampling: &crate::model::Sampling) -> Self {
+        Self {
+            temperature: sampling.temperature,
+            top_k: sampling.top_k,
+            top_p: sampling.top_p,
+            min_p: sampling.min_p,
+            repetition_penalty: sampling.repetition_penalty,
+            seed: sampling.seed,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Serialize)]
 struct Lens {
     temperature: f64,
     /// Orders; infinity, which JSON lacks, is the string `inf`.
@@ -84,7 +107,6 @@ struct Branch {
 #[must_use]
 pub fn manifest(record: &Record, files: &[&str]) -> Manifest {
     let card = &record.model;
-    let sampling = &record.sampling;
     let lens = &record.lens;
     Manifest {
         program: env!("CARGO_PKG_NAME"),
@@ -109,14 +131,15 @@ pub fn manifest(record: &Record, files: &[&str]) -> Manifest {
             .first()
             .map_or(0, |(_, grid)| grid.prompt_len()),
         max_new_tokens: record.max_new_tokens,
-        sampling: Sampling {
-            temperature: sampling.temperature,
-            top_k: sampling.top_k,
-            top_p: sampling.top_p,
-            min_p: sampling.min_p,
-            repetition_penalty: sampling.repetition_penalty,
-            seed: sampling.seed,
-        },
+        sampling: Sampling::from(&record.sampling),
+        sampling_changes: record
+            .sampling_changes
+            .iter()
+            .map(|(position, sampling)| Change {
+                position: *position,
+                sampling: Sampling::from(sampling),
+            })
+            .collect(),
         steering: None,
         preset: "standard",
         lens: Lens {

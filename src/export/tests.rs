@@ -104,6 +104,7 @@ fn record(attention: bool) -> Record {
         schema,
         lens,
         sampling: Sampling::default(),
+        sampling_changes: Vec::new(),
         max_new_tokens: 3,
         branches: vec![("main".into(), grid)],
         started: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_250),

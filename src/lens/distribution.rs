@@ -96,36 +96,49 @@ pub(super) fn read(
     // Σ p̂_l·x_F and Σ p̂_F·x_l, for the two directions of KL against the final row.
     let (mut cross, mut back) = (0.0f64, 0.0f64);
     let compare = last.sum > 0.0;
-    for (i, z) in z.iter().enumerate() {
-        let x = (z - max) * inverse;
-        let e = exp(x);
-        if e > 0.0 {
-            let (e, x) = (f64::from(e), f64::from(x));
-            sum += e;
-            weighted += e * x;
-            if compare {
-                cross += e * f64::from(last.x[i]);
-            }
+    // Loops of one operation each, so that the compiler can use vectors for the exponentials.
+    let x: Vec<f32> = z.iter().map(|z| (z - max) * inverse).collect();
+    let e: Vec<f32> = x.iter().map(|x| exp(*x)).collect();
+    for (x, e) in x.iter().zip(&e).filter(|(_, e)| **e > 0.0) {
+        sum += f64::from(*e);
+        weighted += f64::from(*e) * f64::from(*x);
+    }
+    if compare {
+        for (x, e) in last.x.iter().zip(&e).filter(|(_, e)| **e > 0.0) {
+            cross += f64::from(*e) * f64::from(*x);
         }
-        if compare && last.e[i] > 0.0 {
-            back += f64::from(last.e[i]) * f64::from(x);
+        for (x, e) in x.iter().zip(&last.e).filter(|(_, e)| **e > 0.0) {
+            back += f64::from(*e) * f64::from(*x);
         }
-        if x > f32::NEG_INFINITY {
-            for (power, total) in powers.iter().zip(&mut power_sums) {
-                *total += f64::from(exp((f64::from(x) * power) as f32));
-            }
+    }
+    let mut raised = vec![0.0f32; if powers.is_empty() { 0 } else { x.len() }];
+    for (power, total) in powers.iter().zip(&mut power_sums) {
+        if (power - 1.0).abs() < 0.05 {
+            // What is small here is divided by 1 − α later: it needs every digit.
+            let wide = |a: f64| x.iter().map(|x| (f64::from(*x) * a).exp()).sum::<f64>();
+            *total = wide(*power) * (power * (sum.ln() - wide(1.0).ln())).exp();
+            continue;
         }
+        let power = *power as f32;
+        for (r, x) in raised.iter_mut().zip(&x) {
+            *r = exp(x * power);
+        }
+        let allowed = raised
+            .iter()
+            .zip(&x)
+            .filter(|(_, x)| **x > f32::NEG_INFINITY);
+        *total = allowed.map(|(r, _)| f64::from(*r)).sum();
     }
     let mean = weighted / sum;
-    let mut spread = 0.0f64;
-    for z in z {
-        let x = (z - max) * inverse;
-        let e = exp(x);
-        if e > 0.0 {
-            let off = f64::from(x) - mean;
-            spread += f64::from(e) * off * off;
-        }
-    }
+    let spread: f64 = x
+        .iter()
+        .zip(&e)
+        .filter(|(_, e)| **e > 0.0)
+        .map(|(x, e)| {
+            let off = f64::from(*x) - mean;
+            f64::from(*e) * off * off
+        })
+        .sum();
     let log_sum = sum.ln();
     let entropy = (log_sum - mean).max(0.0);
     let prob = |z: f32| f64::from((z - max) * inverse).exp() / sum;

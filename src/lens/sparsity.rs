@@ -6,6 +6,9 @@
 use super::LensSettings;
 use rand::{Rng, SeedableRng};
 
+/// The first columns grow with the scale of the vector.
+const SCALED: usize = 3;
+
 /// Append the sparsity columns of `h` `[d]` to `out`.
 pub fn read(h: &[f32], settings: &LensSettings, out: &mut Vec<f32>) {
     let d = h.len();
@@ -36,7 +39,8 @@ pub fn read(h: &[f32], settings: &LensSettings, out: &mut Vec<f32>) {
     let outliers = a.iter().filter(|v| **v > bar).count() as f64;
     out.push(defined(d > 1, outliers / n));
     let largest = |share: f64| {
-        let k = ((share * n).ceil() as usize).clamp(1, d);
+        // 0.07 · 1600 is a little more than 112 in floating point, and must not become 113.
+        let k = ((share * n * (1.0 - 4.0 * f64::EPSILON)).ceil() as usize).clamp(1, d);
         &a[d - k..]
     };
     for share in &settings.topk_shares {
@@ -71,7 +75,7 @@ pub fn read(h: &[f32], settings: &LensSettings, out: &mut Vec<f32>) {
 }
 
 /// The null line: what a Gaussian vector of `d` dimensions gives, the mean of seeded draws. One number for each metric of
-/// the schema; NaN for the distribution's. Many published sparsity values sit on it, so it belongs beside every sparsity curve.
+/// the schema; NaN for the distribution's and for those that grow with the vector's scale (`l1`, `l2`, `l0`). Many published sparsity values sit on it, so it belongs beside every sparsity curve.
 #[must_use]
 pub fn null_line(d: usize, settings: &LensSettings) -> Vec<f32> {
     // Wide vectors spread less from draw to draw.
@@ -93,8 +97,8 @@ pub fn null_line(d: usize, settings: &LensSettings) -> Vec<f32> {
             .for_each(|(s, v)| *s += f64::from(v));
     }
     let distribution = super::distribution::COLUMNS + settings.renyi.len();
-    std::iter::repeat_n(f32::NAN, distribution)
-        .chain(sums.iter().map(|s| (s / draws as f64) as f32))
+    std::iter::repeat_n(f32::NAN, distribution + SCALED)
+        .chain(sums[SCALED..].iter().map(|s| (s / draws as f64) as f32))
         .collect()
 }
 
@@ -133,6 +137,38 @@ mod tests {
         let hoyer = |d| null_line(d, &LensSettings::default())[14 + 8];
         assert!((hoyer(16) - 0.253).abs() < 0.02, "{}", hoyer(16));
         assert!((hoyer(192) - 0.217).abs() < 0.005, "{}", hoyer(192));
+    }
+
+    /// A vector that tells ddof 0 from 1 and biased from unbiased kurtosis; values worked out by hand.
+    #[test]
+    fn a_small_vector_has_the_values_of_the_definitions() {
+        let mut out = Vec::new();
+        read(&[0.0, -1.0, 0.0, 1.02], &LensSettings::default(), &mut out);
+        let expected = [
+            (0, 2.02),
+            (2, 2.0),
+            (3, 0.0),
+            (4, 0.509_9),
+            (5, 0.504_950_5),
+            (8, 0.585_855_7),
+            (9, 0.502_475_2),
+            (10, -1.999_216),
+            (11, 0.499_804_1),
+        ];
+        for (i, value) in expected {
+            assert!((out[i] - value).abs() < 2e-6, "{i}: {} {value}", out[i]);
+        }
+    }
+
+    #[test]
+    fn a_share_of_the_dimensions_is_not_rounded_up_by_accident() {
+        let settings = LensSettings {
+            topk_shares: vec![0.07],
+            ..LensSettings::default()
+        };
+        let mut out = Vec::new();
+        read(&vec![1.0; 1600], &settings, &mut out);
+        assert_eq!(out[4], 112.0 / 1600.0);
     }
 
     #[test]

@@ -174,6 +174,11 @@ fn llama(f: &Fields<'_>) -> Result<DecoderConfig> {
     if !head_dim.is_multiple_of(2) {
         return Err(f.bad("head_dim", "is odd, and rotary positions need pairs"));
     }
+    if f.real("partial_rotary_factor")?
+        .is_some_and(|share| share != 1.0)
+    {
+        return Err(f.bad("partial_rotary_factor", "is not supported for this family"));
+    }
     let act = f.text("hidden_act").unwrap_or("silu");
     if act != "silu" {
         return Err(f.bad("hidden_act", "is not silu"));
@@ -201,6 +206,9 @@ fn gpt2(f: &Fields<'_>) -> Result<DecoderConfig> {
     let act = f.text("activation_function").unwrap_or("gelu_new");
     if !matches!(act, "gelu_new" | "gelu_pytorch_tanh") {
         return Err(f.bad("activation_function", "is not gelu_new"));
+    }
+    if f.flag("scale_attn_weights") == Some(false) {
+        return Err(f.bad("scale_attn_weights", "must be true"));
     }
     if f.flag("scale_attn_by_inverse_layer_idx") == Some(true) {
         return Err(f.bad("scale_attn_by_inverse_layer_idx", "is not supported"));
@@ -268,6 +276,26 @@ fn rotary(f: &Fields<'_>, head_dim: usize) -> Result<Rotary> {
                     *v = (1.0 - blend) * *v / factor + blend * *v;
                 }
             }
+        }
+        // One divisor for each pair, as GGUF files state them.
+        Some("factors") => {
+            let listed = s.0.get("factors").and_then(Value::as_array);
+            let factors: Vec<f64> = listed
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_f64)
+                .filter(|f| f.is_finite() && *f > 0.0)
+                .collect();
+            if factors.len() != frequencies.len() {
+                return Err(s.bad(
+                    "factors",
+                    "does not hold one positive number for each rotary pair",
+                ));
+            }
+            frequencies
+                .iter_mut()
+                .zip(factors)
+                .for_each(|(v, f)| *v /= f);
         }
         Some(other) => {
             return Err(s.bad(

@@ -202,8 +202,7 @@ impl Decoder {
         let loader = Loader::new(source, device, prefix);
         let embed = format!("{prefix}{embed}");
         let embedding = loader.stored(&embed, &[config.vocab, config.d_model])?;
-        let head_name = format!("{head}.weight");
-        let head = if config.tied || source.shape(&head_name).is_none() {
+        let head = if config.tied {
             Linear::new(embedding.clone(), None)?
         } else {
             loader.linear(head, config.vocab, config.d_model)?
@@ -266,9 +265,14 @@ impl Decoder {
             + untied
             + (norms + tables) as u64
             + linears().map(Linear::parameters).sum::<u64>();
+        // A tied head of floats is the embedding itself; a quantised one is kept beside the widened embedding.
+        let head = match self.config.tied && self.head.bytes() == embedding * 4 {
+            true => 0,
+            false => self.head.bytes(),
+        };
         let bytes = (embedding + (norms + tables) as u64) * 4
             + linears().map(Linear::bytes).sum::<u64>()
-            + self.head.bytes();
+            + head;
         (parameters, bytes)
     }
 
@@ -282,7 +286,7 @@ impl Decoder {
     /// tokens and state alone.
     ///
     /// # Errors
-    /// If a token id is outside the vocabulary or a position outside the context.
+    /// If a row is empty, a token id is outside the vocabulary, or a position has no learned vector.
     pub fn forward(&self, rows: &mut [Row<'_>], taps: Taps) -> candle_core::Result<Traced> {
         let c = &self.config;
         let spans: Vec<Span> = spans(rows);
@@ -290,8 +294,14 @@ impl Decoder {
             if let Some(id) = row.tokens.iter().find(|id| **id as usize >= c.vocab) {
                 candle_core::bail!("token id {id} is outside the vocabulary of {}", c.vocab);
             }
+            if row.tokens.is_empty() {
+                candle_core::bail!("a row has no tokens to read");
+            }
             if span.past + span.len > c.context && matches!(c.positions, Positions::Learned) {
-                candle_core::bail!("position {} is outside the context", span.past + span.len);
+                candle_core::bail!(
+                    "position {} has no learned vector",
+                    span.past + span.len - 1
+                );
             }
         }
         let mut h = self.embed(rows, &spans)?;
@@ -380,7 +390,10 @@ impl Decoder {
             block.key.forward(x)?,
             block.value.forward(x)?,
         );
-        let batch = rows.len() > 1
+        // Only with gradients: row by row, a result does not depend on its neighbours.
+        let batch = q.track_op()
+            && !taps.attention
+            && rows.len() > 1
             && rows.iter().all(|r| r.state.is_none())
             && spans.iter().all(|s| s.len == spans[0].len);
         let groups: Vec<(usize, usize, usize)> = if batch {

@@ -22,6 +22,13 @@ impl Linear {
     /// # Errors
     /// If the matrix is not two-dimensional.
     pub fn new(weight: Stored, bias: Option<Tensor>) -> Result<Self> {
+        // Products of other block formats than Q8_0 have no kernel: widening once beats widening at every call.
+        let weight = match weight {
+            Stored::Quantised(q) if q.dtype() != GgmlDType::Q8_0 => {
+                Stored::Float(q.dequantize(&q.device())?)
+            }
+            weight => weight,
+        };
         let (outputs, inputs) = match &weight {
             Stored::Float(t) => t.dims2()?,
             Stored::Quantised(q) => q.shape().dims2()?,
@@ -82,6 +89,14 @@ impl Linear {
 
     /// The product alone, without bias, on plain slices: `x` `[rows, inputs]`, `y` `[rows, outputs]`.
     pub(crate) fn product(&self, x: &[f32], rows: usize, y: &mut [f32]) -> Result<()> {
+        if x.len() != rows * self.inputs || y.len() != rows * self.outputs {
+            candle_core::bail!(
+                "{rows} rows of {} numbers do not fit a matrix of {} by {}",
+                x.len() / rows.max(1),
+                self.outputs,
+                self.inputs
+            );
+        }
         match &self.weight {
             Stored::Float(w) => {
                 let (storage, layout) = w.storage_and_layout();
@@ -93,12 +108,8 @@ impl Linear {
                 let w = Matrix::F32(&cpu.as_slice::<f32>()?[from..to]);
                 kernel::product(x, w, rows, self.inputs, y);
             }
-            Stored::Quantised(q) if q.dtype() == GgmlDType::Q8_0 => {
-                kernel::product(x, Matrix::Q8_0(&q.data()?), rows, self.inputs, y);
-            }
             Stored::Quantised(q) => {
-                let w = q.dequantize(&q.device())?;
-                return Self::new(Stored::Float(w), None)?.product(x, rows, y);
+                kernel::product(x, Matrix::Q8_0(&q.data()?), rows, self.inputs, y);
             }
         }
         Ok(())

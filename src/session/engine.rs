@@ -158,7 +158,12 @@ impl Worker {
                 |m| matches!(m, Mode::Running | Mode::Stepping),
                 Mode::Paused,
             ),
-            Request::Resume => self.set_mode(|m| m == Mode::Paused, Mode::Running),
+            Request::Resume => {
+                self.set_mode(
+                    |m| matches!(m, Mode::Paused | Mode::Stepping),
+                    Mode::Running,
+                );
+            }
             Request::Step => self.set_mode(|m| m == Mode::Paused, Mode::Stepping),
             Request::Stop => {
                 if let Some(run) = &mut self.run
@@ -169,7 +174,9 @@ impl Worker {
                 }
             }
             Request::Continue(more) => {
-                if let Some(run) = &mut self.run {
+                if let Some(run) = &mut self.run
+                    && run.mode == Mode::Ended
+                {
                     run.generation.extend(more);
                     run.generation.restart_clock();
                     run.mode = Mode::Running;
@@ -187,7 +194,6 @@ impl Worker {
     }
 
     fn generate(&mut self, job: Job) {
-        self.run = None;
         let Some(model) = &self.model else {
             self.send(Event::Failed(Error::failed(
                 "no model is loaded",
@@ -264,11 +270,14 @@ pub fn run(
     let mut emit = |event: Event| stop |= on_event(event).is_break();
     let mut generation = Generation::start(model, job.clone(), &mut emit)?;
     loop {
-        if stop {
-            return Ok(Finish::Stopped);
-        }
-        let mut emit = |event: Event| stop |= on_event(event).is_break();
-        if let Some(why) = generation.advance(model, &mut emit)? {
+        let ended = if stop {
+            Some(Finish::Stopped)
+        } else {
+            generation.advance(model, &mut |event| stop |= on_event(event).is_break())?
+        };
+        if let Some(why) = ended {
+            // Nothing is left to break off.
+            let _ = on_event(Event::Finished(why));
             return Ok(why);
         }
     }

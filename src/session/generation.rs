@@ -16,6 +16,8 @@ use std::time::Instant;
 
 /// Prompt tokens read at once, so that a stop takes effect soon.
 const CHUNK: usize = 64;
+/// Attention probabilities held at once, in bytes.
+const ATTENTION_BYTES: usize = 128 << 20;
 /// Tokens over which the rate is measured.
 const WINDOW: usize = 32;
 
@@ -136,10 +138,24 @@ impl Generation {
         self.draw(model, emit)
     }
 
+    /// How many tokens to read at once. Attention rows of all blocks are held meanwhile, so long texts are read in
+    /// shorter chunks then.
+    fn chunk(&self, model: &Model, from: usize) -> usize {
+        if !self.job.attention {
+            return CHUNK;
+        }
+        let c = model.decoder().config();
+        (ATTENTION_BYTES / (4 * c.blocks * c.heads * (from + CHUNK))).clamp(1, CHUNK)
+    }
+
     /// Read what has not been read: a chunk of the prompt, or the token drawn last.
     fn read(&mut self, model: &Model, emit: &mut dyn FnMut(Event)) -> Result<()> {
+        if self.state.len() == self.tokens.len() {
+            // An error came between reading the last token and drawing: read it again.
+            self.state.truncate(self.tokens.len() - 1);
+        }
         let from = self.state.len();
-        let to = self.tokens.len().min(from + CHUNK);
+        let to = self.tokens.len().min(from + self.chunk(model, from));
         let taps = Taps {
             states: true,
             attention: self.job.attention,
@@ -208,6 +224,7 @@ impl Generation {
         self.emit_cells(&pending, position, drawn, emit);
         self.speed.lens_ms += began.elapsed().as_secs_f64() * 1e3;
         let Some(id) = drawn else {
+            self.pending = Some(pending);
             return Err(Error::failed(
                 format!("the model's logits at position {position} hold no number to draw from"),
                 "Its weights are damaged: fetch the model again and run `entroscope doctor --model` on it.",

@@ -60,7 +60,7 @@ impl Job {
 pub enum Request {
     /// Load a model: a folder, a `.gguf` file, a hub id `org/name[@revision]`, or `demo`. Ends the current run.
     Load(String),
-    /// Start a run; a run in progress is stopped first.
+    /// Start a run in place of the one before it. A job that is refused leaves that one as it is.
     Generate(Box<Job>),
     /// Hold after the current token.
     Pause,

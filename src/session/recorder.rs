@@ -23,6 +23,7 @@ impl Recorder {
                 model: card,
                 schema,
                 sampling: job.sampling.clone(),
+                sampling_changes: Vec::new(),
                 lens: job.lens.clone(),
                 max_new_tokens: job.max_new_tokens,
                 branches: vec![("main".into(), grid)],

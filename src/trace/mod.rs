@@ -23,8 +23,10 @@ pub struct Record {
     pub schema: Arc<Schema>,
     /// What the lens was asked to compute.
     pub lens: LensSettings,
-    /// How tokens were drawn.
+    /// How tokens were drawn, from the first on.
     pub sampling: Sampling,
+    /// Changes on the way: the position of the first token drawn by each, and the settings.
+    pub sampling_changes: Vec<(usize, Sampling)>,
     /// Most new tokens that were asked for.
     pub max_new_tokens: usize,
     /// The named grids: `main`, or `baseline` and `steered`, …

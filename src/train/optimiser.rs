@@ -77,6 +77,11 @@ impl AdamW {
             .map(|s| s.iter().map(|g| f64::from(*g) * f64::from(*g)).sum::<f64>())
             .sum();
         let norm = square.sqrt() as f32 * share;
+        if !norm.is_finite() {
+            candle_core::bail!(
+                "the gradient of step {step} is not finite; lower the learning rate"
+            );
+        }
         let scale = share * (self.clip / norm.max(self.clip));
         let correct1 = 1.0 - self.beta1.powi(step as i32);
         let correct2 = 1.0 - self.beta2.powi(step as i32);

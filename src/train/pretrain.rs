@@ -245,6 +245,13 @@ impl Trainer {
             &variables,
             &device,
         )?;
+        // Gradients of the workers are averaged, so each needs an equal share.
+        let workers = plan.threads.clamp(1, plan.batch.max(1));
+        let threads = (1..=workers)
+            .rev()
+            .find(|n| plan.batch.is_multiple_of(*n))
+            .unwrap_or(1);
+        let plan = Plan { threads, ..plan };
         let windows = stream.len().saturating_sub(1) / plan.context;
         if windows < plan.steps * plan.batch {
             return Err(Error::failed(
@@ -367,6 +374,21 @@ impl Trainer {
         Ok(())
     }
 
+    /// SHA-256 of plan and text: what a checkpoint belongs to. The number of threads makes no other model.
+    fn fingerprint(&self) -> Vec<u8> {
+        use sha2::{Digest, Sha256};
+        let plan = Plan {
+            threads: 0,
+            ..self.plan.clone()
+        };
+        let mut hash = Sha256::new();
+        hash.update(format!("{plan:?}"));
+        for id in &self.stream {
+            hash.update(id.to_le_bytes());
+        }
+        hash.finalize().to_vec()
+    }
+
     /// Write weights, moments and the step to `path`, beside and renamed.
     ///
     /// # Errors
@@ -381,6 +403,10 @@ impl Trainer {
                 tensors.insert(format!("{kind}.{}", p.name), moment);
             }
         }
+        tensors.insert(
+            "plan".into(),
+            Tensor::new(self.fingerprint(), &self.device)?,
+        );
         tensors.insert("step".into(), Tensor::new(self.step as i64, &self.device)?);
         let beside = path.with_extension("partial");
         candle_core::safetensors::save(&tensors, &beside)?;
@@ -416,6 +442,11 @@ impl Trainer {
             p.second = get(&format!("second.{}", p.name), &shape)?
                 .flatten_all()?
                 .to_vec1()?;
+        }
+        if let Some(plan) = tensors.get("plan")
+            && plan.flatten_all()?.to_vec1::<u8>()? != self.fingerprint()
+        {
+            return Err(other("its plan or its text differs"));
         }
         let step = get("step", &().into())?.to_scalar::<i64>()?;
         self.step = usize::try_from(step)
@@ -526,7 +557,7 @@ mod tests {
                     .unwrap();
                 loss
             };
-            let step = 1e-2;
+            let step = 3e-3;
             let measured = (loss_at(step) - loss_at(-step)) / f64::from(2.0 * step);
             let error = (measured - f64::from(*slope)).abs();
             assert!(

@@ -24,7 +24,22 @@ pub enum Context {
     Everywhere,
 }
 
+/// Whether one of these keys, separated by spaces, writes a character where text is written.
+fn types(keys: &str) -> bool {
+    keys.split_whitespace()
+        .filter_map(Key::parse)
+        .any(|key| matches!(key.code, KeyCode::Char(_)) && key.modifiers.is_empty())
+}
+
 impl Context {
+    /// Whether unbound keys are typed here (or in one of the contexts meant).
+    fn writes(self) -> bool {
+        matches!(
+            self,
+            Self::Prompt | Self::List | Self::SearchLine | Self::Everywhere
+        )
+    }
+
     /// All contexts.
     pub const ALL: [Self; 7] = [
         Self::Rooms,
@@ -231,6 +246,7 @@ const DEFAULTS: &[(Context, &str, Action)] = {
         (Rooms, "?", A::Help),
         (Everywhere, "f1", A::Help),
         (Rooms, "E", A::ShowError),
+        (Everywhere, "F9", A::ShowError),
         (Rooms, "ctrl-l", A::Redraw),
         (Everywhere, "ctrl-z", A::Suspend),
         (Everywhere, "ctrl-c", A::Interrupt),
@@ -264,7 +280,8 @@ pub struct Keymap {
 
 impl Keymap {
     /// The program's keys with the user's over them: action name → keys, separated by spaces. An action's own keys
-    /// are replaced in every context that binds it; an empty text unbinds it.
+    /// are replaced in every context that binds it; an empty text unbinds it. Keys that type replace them only where
+    /// nothing is typed: in the rooms, panels and pages.
     ///
     /// # Errors
     /// Unknown actions, unknown keys, and a key that would mean two things.
@@ -276,19 +293,29 @@ impl Keymap {
         };
         let mut bindings = Vec::new();
         for &(context, keys, action) in DEFAULTS {
-            let keys = user.get(action.name()).map_or(keys, String::as_str);
+            let keys = match user.get(action.name()) {
+                Some(own) if !(context.writes() && types(own)) => own,
+                _ => keys,
+            };
             for word in keys.split_whitespace() {
                 let key = Key::parse(word)
                     .ok_or_else(|| wrong(format!("`{}` is not a key", crate::text::scrub(word))))?;
                 bindings.push((context, key, action));
             }
         }
-        for name in user.keys() {
-            if Action::by_name(name).is_none() {
+        for (name, own) in user {
+            let Some(action) = Action::by_name(name) else {
                 return Err(wrong(format!(
                     "`{}` is not an action",
                     crate::text::scrub(name)
                 )));
+            };
+            let placed = DEFAULTS
+                .iter()
+                .any(|(context, _, a)| *a == action && !context.writes());
+            if types(own) && !placed {
+                let own = own.split_whitespace().filter_map(Key::parse);
+                bindings.extend(own.map(|key| (Context::Rooms, key, action)));
             }
         }
         bindings.dedup();
@@ -376,14 +403,24 @@ mod tests {
 
     #[test]
     fn nothing_that_types_is_bound_where_text_is_written() {
-        for (context, key, action) in &plain().bindings {
+        let user = ["help", "run", "back", "palette", "suspend"]
+            .into_iter()
+            .zip(["H", "R", "B", "P", "Z"])
+            .map(|(action, key)| (action.to_owned(), key.to_owned()))
+            .collect();
+        let own = Keymap::new(&user).unwrap();
+        for (context, key, action) in plain().bindings.iter().chain(&own.bindings) {
             let types = matches!(key.code, KeyCode::Char(_)) && key.modifiers.is_empty();
-            let writes = matches!(
-                context,
-                Context::Prompt | Context::List | Context::SearchLine | Context::Everywhere
-            );
-            assert!(!(types && writes), "{action:?} in {context:?}");
+            assert!(!(types && context.writes()), "{action:?} in {context:?}");
         }
+        // They work where nothing is typed, and Enter still runs.
+        for (name, key) in &user {
+            let key = Key::parse(key).unwrap();
+            let found = own.action(Context::Rooms, key);
+            assert_eq!(found, Action::by_name(name), "{name}");
+        }
+        let enter = Key::parse("Enter").unwrap();
+        assert_eq!(own.action(Context::Prompt, enter), Some(Action::Run));
     }
 
     #[test]

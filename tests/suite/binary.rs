@@ -153,6 +153,21 @@ fn a_run_writes_its_tables_and_equal_runs_are_equal() {
     let manifest: serde_json::Value =
         serde_json::from_slice(&std::fs::read(a.join("manifest.json")).unwrap()).unwrap();
     assert!(manifest.to_string().contains("\"seed\":3"), "{manifest}");
+    assert!(manifest["ended"].is_string(), "{manifest}");
+    let without_times = |dir: &Path| {
+        let bytes = std::fs::read(dir.join("manifest.json")).unwrap();
+        let mut manifest: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        manifest["started"] = serde_json::Value::Null;
+        manifest["ended"] = serde_json::Value::Null;
+        manifest
+    };
+    assert_eq!(without_times(&a), without_times(&b));
+    let without_seconds = |dir: &Path| {
+        let (_, mut tokens) = rows(&dir.join("tokens.csv"));
+        tokens.iter_mut().for_each(|t| t.truncate(8));
+        tokens
+    };
+    assert_eq!(without_seconds(&a), without_seconds(&b));
 }
 
 #[test]
@@ -191,7 +206,8 @@ fn the_model_is_described() {
     assert!(works(home.path(), &["completions", "bash"]).contains("entroscope"));
     let doctor = entroscope(home.path(), &["doctor", "--json"]);
     let report: serde_json::Value = serde_json::from_slice(&doctor.stdout).unwrap();
-    assert!(report.to_string().contains("ok"), "{report}");
+    assert!(doctor.status.success(), "{report}");
+    assert!(!report.to_string().contains("broken"), "{report}");
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! All integration tests, in one binary so that they link once.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod binary;
+mod demo;
+mod engine;
 mod lens;
 mod oracle;
 mod terminal;

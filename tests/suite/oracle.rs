@@ -204,8 +204,46 @@ fn attention_rows_and_their_entropies_equal_the_reference() {
                             close("attn", found, rows[reference * n + key], 1e-4, 0.0);
                         }
                     }
-                    let alone = attention.entropy_norm[block * heads];
-                    assert_eq!(alone.is_nan(), position == 0);
+                    // What is made of the heads, worked out again from the rows.
+                    let visible = position + 1;
+                    let row = |head: usize| &kept[(block * heads + head) * visible..][..visible];
+                    let wide: Vec<f64> = (0..heads)
+                        .map(|h| f64::from(attention.entropy[block * heads + h]))
+                        .collect();
+                    for (head, entropy) in wide.iter().enumerate() {
+                        let norm = attention.entropy_norm[block * heads + head];
+                        assert_eq!(norm.is_nan(), position == 0);
+                        if position > 0 {
+                            let expected = (entropy / (visible as f64).ln()) as f32;
+                            close("attn_entropy_norm", norm, expected, 1e-5, 0.0);
+                        }
+                    }
+                    let n = heads as f64;
+                    let mean = wide.iter().sum::<f64>() / n;
+                    let spread = wide.iter().map(|h| (h - mean).powi(2)).sum::<f64>() / n;
+                    let mut apart = 0.0;
+                    for key in 0..visible {
+                        let at = |h: usize| f64::from(row(h)[key]);
+                        let mean = (0..heads).map(at).sum::<f64>() / n;
+                        apart += (0..heads).map(|h| (at(h) - mean).abs()).sum::<f64>();
+                    }
+                    let apart = apart / (n * visible as f64);
+                    close(
+                        "attn_entropy_mean",
+                        attention.mean[block],
+                        mean as f32,
+                        1e-5,
+                        0.0,
+                    );
+                    close(
+                        "attn_head_var",
+                        attention.head_var[block],
+                        spread as f32,
+                        1e-5,
+                        0.0,
+                    );
+                    let found = attention.disagreement[block];
+                    close("attn_disagreement", found, apart as f32, 1e-6, 0.0);
                 }
             }
         }
@@ -240,6 +278,7 @@ fn residual_states_and_final_logits_equal_the_reference() {
             let logits = model.decoder().final_norm(&last).unwrap();
             let logits = model.decoder().head(&logits).unwrap();
             let logits: Vec<f32> = logits.flatten_all().unwrap().to_vec1().unwrap();
+            assert_eq!(logits.len(), 4 * model.card().vocab);
             for (found, value) in logits
                 .iter()
                 .zip(expected.get(&format!("p{i}.final_logits")))
@@ -363,6 +402,48 @@ fn rows_of_one_forward_do_not_see_each_other() {
         let together: Vec<f32> = traced.last.flatten_all().unwrap().to_vec1().unwrap();
         assert_eq!(together, [alone(a), alone(b)].concat(), "{family}");
     }
+}
+
+#[test]
+fn rows_of_equal_length_without_memory_do_not_see_each_other_either() {
+    let (model, expected) = (load("llama"), Expected::load("llama"));
+    let decoder = model.decoder();
+    let a: Vec<u32> = expected.prompts[0][..9].to_vec();
+    let b: Vec<u32> = expected.prompts[1][..9].to_vec();
+    let taps = Taps {
+        states: false,
+        attention: true,
+    };
+    let read = |texts: &[&[u32]]| {
+        let mut rows: Vec<Row<'_>> = texts
+            .iter()
+            .map(|tokens| Row {
+                tokens,
+                state: None,
+            })
+            .collect();
+        let traced = decoder.forward(&mut rows, taps).unwrap();
+        assert!(
+            traced
+                .attention
+                .iter()
+                .all(|block| block.len() == texts.len())
+        );
+        let last: Vec<f32> = traced.last.flatten_all().unwrap().to_vec1().unwrap();
+        last
+    };
+    assert_eq!(read(&[&a, &b]), [read(&[&a]), read(&[&b])].concat());
+    assert!(
+        decoder
+            .forward(
+                &mut [Row {
+                    tokens: &[],
+                    state: None
+                }],
+                taps
+            )
+            .is_err()
+    );
 }
 
 #[test]

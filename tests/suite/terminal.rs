@@ -145,7 +145,7 @@ fn a_prompt_is_typed_streamed_and_quit() {
     screen.wait("the typed prompt", |s| s.contains("Once upon a time"));
     screen.type_in("\r");
     screen.wait("tokens", |s| s.contains("tok/s"));
-    screen.wait("the map", |s| s.contains("Entropy"));
+    screen.wait("the map", |s| s.contains("states ×"));
     // Ctrl-C first stops the run, then ends the program.
     screen.type_in("\x03");
     screen.wait("the end of the run", |s| {

@@ -125,7 +125,8 @@ fn rope_scaling(gguf: &Gguf) -> Result<Option<Value>> {
     });
     let expected = llama3_factors(&published, theta, 2 * factors.len()).unwrap_or_default();
     let same = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-4 * b.abs();
-    Ok(Some(if factors.iter().zip(&expected).all(same) {
+    let close = factors.len() == expected.len() && factors.iter().zip(&expected).all(same);
+    Ok(Some(if close {
         published
     } else {
         json!({"rope_type": "factors", "factors": factors})

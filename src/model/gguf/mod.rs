@@ -307,6 +307,19 @@ impl TensorSource for Gguf {
         };
         let bytes = self.bytes.get(range, name)?;
         let permuted = matches!(change, Change::PermuteQueries | Change::PermuteKeys);
+        // Rows are moved whole, so there must be whole rows.
+        let whole = match info.shape.as_slice() {
+            [rows, _] => *rows > 0 && bytes.len().is_multiple_of(*rows),
+            [rows] => dtype.block_size() == 1 && *rows > 0 && bytes.len().is_multiple_of(*rows),
+            _ => false,
+        };
+        if permuted && !whole {
+            return Err(Error::file(
+                self.path(),
+                format!("tensor {} has no whole rows", scrub(name)),
+                "The file is damaged: fetch it again.",
+            ));
+        }
         let bytes = match info.shape.first() {
             Some(&rows) if permuted && rows > 0 => {
                 let head_dim = self.head_dim(rows, change)?;

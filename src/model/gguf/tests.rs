@@ -337,7 +337,7 @@ fn truncated_and_flipped_files_never_panic() {
     for bit in (0..data * 8).step_by(1009) {
         let mut damaged = good.clone();
         damaged[bit / 8] ^= 1 << (bit % 8);
-        let Ok(gguf) = Gguf::from_bytes(damaged, "damaged") else {
+        let Ok(mut gguf) = Gguf::from_bytes(damaged, "damaged") else {
             continue;
         };
         let _ = gguf.config();
@@ -347,6 +347,14 @@ fn truncated_and_flipped_files_never_panic() {
         }
         if bit % 7 == 0 {
             let _ = gguf.tokenizer();
+            // And the vocabulary as llama.cpp reads it.
+            gguf.header.metadata.remove("tokenizer.huggingface.json");
+            if let Ok(tokenizer) = gguf.tokenizer() {
+                let ids = tokenizer.encode("Hello naïve\n\n 12", true);
+                for id in ids.unwrap_or_default() {
+                    let _ = tokenizer.display(id);
+                }
+            }
         }
     }
 }

@@ -36,6 +36,7 @@ impl State {
                 prompt_tokens,
                 max_new_tokens,
             } => {
+                self.before_submit = None;
                 let blocks = self.model.as_ref().map_or(0, |m| m.card.blocks);
                 self.keep_metric(&schema);
                 self.runs += 1;
@@ -46,6 +47,7 @@ impl State {
                     prompt_tokens,
                     max_new_tokens,
                     sampling: self.settings.sampling.clone(),
+                    sampling_changes: Vec::new(),
                     lens: self.job.lens.clone(),
                     speed: Speed::default(),
                     started: self.clock.wall,
@@ -115,6 +117,9 @@ impl State {
                 Some(_) => Phase::Ready,
                 None => Phase::NoModel,
             };
+        } else if let Some(before) = self.before_submit.take() {
+            // The prompt was refused before it began: the run on the screen is what it was.
+            self.phase = before;
         } else if self.phase.is_running() {
             self.phase = Phase::Failed;
             if let Some(run) = &mut self.run {

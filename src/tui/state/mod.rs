@@ -112,8 +112,10 @@ pub struct Run {
     pub prompt_tokens: usize,
     /// Most tokens to be drawn.
     pub max_new_tokens: usize,
-    /// How tokens are drawn.
+    /// How tokens are drawn, from the first on.
     pub sampling: Sampling,
+    /// Changes on the way, each with the position of the first token drawn by it.
+    pub sampling_changes: Vec<(usize, Sampling)>,
     /// What the lens computes.
     pub lens: LensSettings,
     /// Measured speed.
@@ -125,6 +127,14 @@ pub struct Run {
 }
 
 impl Run {
+    /// How the next token is drawn.
+    #[must_use]
+    pub fn sampling_now(&self) -> &Sampling {
+        self.sampling_changes
+            .last()
+            .map_or(&self.sampling, |(_, sampling)| sampling)
+    }
+
     /// The last position that has been read.
     #[must_use]
     pub fn newest_read(&self) -> Option<usize> {
@@ -275,6 +285,8 @@ pub struct State {
     pub export_dir: PathBuf,
     /// What chance would give, by metric; NaN or missing where there is no such line.
     pub null_line: Option<Vec<f32>>,
+    /// What was going on when the prompt at hand was submitted, until its run begins.
+    pub(super) before_submit: Option<Phase>,
     /// What drawing needs, worked out by [`State::settle`].
     pub derived: Derived,
 }
@@ -347,6 +359,7 @@ impl State {
             keymap,
             export_dir: options.export_dir.clone(),
             null_line: None,
+            before_submit: None,
             derived: Derived::default(),
         };
         if let Some(problem) = problems.first() {
@@ -421,6 +434,7 @@ impl State {
             model: Arc::clone(&model.card),
             schema: Arc::clone(&run.schema),
             sampling: run.sampling.clone(),
+            sampling_changes: run.sampling_changes.clone(),
             lens: run.lens.clone(),
             max_new_tokens: run.max_new_tokens,
             branches: vec![("main".to_owned(), run.grid.clone())],

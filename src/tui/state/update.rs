@@ -507,13 +507,15 @@ impl State {
             run.ended = None;
         }
         self.phase = Phase::Streaming;
-        vec![Effect::Engine(Request::Continue(tokens))]
+        let mut effects = self.sampling_changed();
+        effects.push(Effect::Engine(Request::Continue(tokens)));
+        effects
     }
 
     /// Start a run of what the prompt holds.
     pub(super) fn submit(&mut self) -> Vec<Effect> {
         let text = self.prompt.text();
-        if text.is_empty() {
+        if text.trim().is_empty() {
             self.writing = true;
             self.note(Level::Warn, "Write a prompt first, or choose a sample.");
             return Vec::new();
@@ -558,7 +560,7 @@ impl State {
         };
         self.writing = false;
         self.overlay = None;
-        self.phase = Phase::Reading;
+        self.before_submit = Some(std::mem::replace(&mut self.phase, Phase::Reading));
         vec![Effect::Engine(Request::Generate(Box::new(job)))]
     }
 
@@ -606,8 +608,9 @@ impl State {
         }
         let sampling = self.settings.sampling.clone();
         match &mut self.run {
-            Some(run) if run.sampling != sampling => {
-                run.sampling = sampling.clone();
+            Some(run) if *run.sampling_now() != sampling => {
+                run.sampling_changes
+                    .push((run.grid.len(), sampling.clone()));
                 vec![Effect::Engine(Request::SetSampling(sampling))]
             }
             _ => Vec::new(),

@@ -52,7 +52,7 @@ fn notice(buf: &mut Buffer, area: Rect, state: &State) {
     let mut lines = notice.text.lines();
     let first = lines.next().unwrap_or_default();
     let room = usize::from(area.width).saturating_sub(3);
-    let cut = show::columns(first) > room || lines.next().is_some();
+    let cut = show::columns(first) >= room || lines.next().is_some();
     let context = if state.writing {
         Context::Prompt
     } else {

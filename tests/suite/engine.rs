@@ -1,0 +1,194 @@
+//! The engine thread: pausing, stepping, stopping and going on change nothing about what is read.
+
+use entroscope::model::{LoadOptions, Sampling};
+use entroscope::session::{Engine, Event, Finish, Job, Prompt, Request};
+use entroscope::trace::{Cells, Token};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::timeout;
+
+/// What a run has left so far.
+#[derive(Default)]
+struct Seen {
+    tokens: Vec<Token>,
+    cells: BTreeMap<usize, Arc<Cells>>,
+}
+
+struct Driver {
+    engine: Engine,
+    events: UnboundedReceiver<Event>,
+    seen: Seen,
+}
+
+impl Driver {
+    async fn start() -> Self {
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama");
+        let (engine, events) =
+            Engine::start(model.display().to_string(), LoadOptions::default()).unwrap();
+        let mut driver = Self {
+            engine,
+            events,
+            seen: Seen::default(),
+        };
+        driver.until(|e| matches!(e, Event::Loaded { .. })).await;
+        driver
+    }
+
+    /// Take events until one satisfies `stop`, and return it.
+    async fn until(&mut self, stop: impl Fn(&Event) -> bool) -> Event {
+        loop {
+            // Only a hang reaches the deadline.
+            let next = timeout(Duration::from_secs(60), self.events.recv()).await;
+            let event = next.expect("the engine answers").expect("the engine lives");
+            match &event {
+                Event::Started { .. } => self.seen = Seen::default(),
+                Event::Token(token) => self.seen.tokens.push(token.clone()),
+                Event::Cells { position, cells } => {
+                    self.seen.cells.insert(*position, cells.clone());
+                }
+                _ => {}
+            }
+            if stop(&event) {
+                return event;
+            }
+        }
+    }
+
+    async fn finished(&mut self) -> Finish {
+        let end = |e: &Event| matches!(e, Event::Finished(_) | Event::Failed(_));
+        match self.until(end).await {
+            Event::Finished(why) => why,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn ask(&self, request: Request) {
+        assert!(self.engine.send(request));
+    }
+
+    /// Ids, and the bits of every cell by position.
+    fn result(&self) -> (Vec<u32>, Vec<Vec<u32>>) {
+        let ids = self.seen.tokens.iter().map(|t| t.id).collect();
+        let cells = self.seen.cells.values();
+        let bits = cells.map(|c| c.values.iter().map(|v| v.to_bits()).collect());
+        (ids, bits.collect())
+    }
+}
+
+fn job(new: usize) -> Job {
+    let mut job = Job::new(Prompt::Ids((1..=100).collect()), new);
+    job.ignore_eos = true;
+    job
+}
+
+async fn unbroken(new: usize) -> (Vec<u32>, Vec<Vec<u32>>) {
+    let mut driver = Driver::start().await;
+    driver.ask(Request::Generate(Box::new(job(new))));
+    assert_eq!(driver.finished().await, Finish::Length);
+    driver.result()
+}
+
+#[tokio::test]
+async fn a_run_that_was_stopped_in_its_prompt_ends_like_an_unbroken_one() {
+    let whole = unbroken(6).await;
+    let mut driver = Driver::start().await;
+    driver.ask(Request::Generate(Box::new(job(6))));
+    driver.until(|e| matches!(e, Event::Cells { .. })).await;
+    driver.ask(Request::Stop);
+    assert_eq!(driver.finished().await, Finish::Stopped);
+    let drawn = driver.seen.tokens.len() - 100;
+    driver.ask(Request::Continue(6 - drawn));
+    assert_eq!(driver.finished().await, Finish::Length);
+    assert_eq!(driver.result(), whole);
+}
+
+#[tokio::test]
+async fn reading_only_then_going_on_equals_one_run() {
+    let whole = unbroken(5).await;
+    for read_last in [false, true] {
+        let mut driver = Driver::start().await;
+        let first = Job {
+            read_last,
+            ..job(0)
+        };
+        driver.ask(Request::Generate(Box::new(first)));
+        assert_eq!(driver.finished().await, Finish::Length);
+        assert_eq!(driver.seen.cells.len(), 100);
+        driver.ask(Request::Continue(5));
+        assert_eq!(driver.finished().await, Finish::Length);
+        let (ids, cells) = driver.result();
+        assert_eq!(ids, whole.0);
+        assert_eq!(cells[..104], whole.1[..104]);
+    }
+}
+
+#[tokio::test]
+async fn pausing_and_stepping_draw_one_token_each() {
+    let whole = unbroken(4).await;
+    let mut driver = Driver::start().await;
+    driver.ask(Request::Generate(Box::new(job(4))));
+    driver.ask(Request::Pause);
+    driver.until(|e| matches!(e, Event::Paused)).await;
+    let mut held = driver.seen.tokens.len();
+    while held < 103 {
+        driver.ask(Request::Step);
+        driver.until(|e| matches!(e, Event::Paused)).await;
+        assert_eq!(driver.seen.tokens.len(), held.max(100) + 1);
+        held = driver.seen.tokens.len();
+    }
+    driver.ask(Request::Resume);
+    assert_eq!(driver.finished().await, Finish::Length);
+    assert_eq!(driver.result(), whole);
+}
+
+#[tokio::test]
+async fn a_full_context_ends_the_run_again_and_again() {
+    let mut driver = Driver::start().await;
+    driver.ask(Request::Generate(Box::new(job(1000))));
+    assert_eq!(driver.finished().await, Finish::ContextFull);
+    let tokens = driver.seen.tokens.len();
+    driver.ask(Request::Continue(3));
+    assert_eq!(driver.finished().await, Finish::ContextFull);
+    assert_eq!(driver.seen.tokens.len(), tokens);
+}
+
+#[tokio::test]
+async fn a_refused_job_leaves_the_run_before_it_alone() {
+    let mut driver = Driver::start().await;
+    driver.ask(Request::Generate(Box::new(job(2))));
+    driver.finished().await;
+    for refused in [
+        Job::new(Prompt::Text(" ".into()), 3),
+        Job::new(Prompt::Ids(vec![1; 5000]), 3),
+        Job::new(Prompt::Chat("hello".into()), 3),
+        Job {
+            sampling: Sampling {
+                temperature: -1.0,
+                ..Sampling::default()
+            },
+            ..job(1)
+        },
+    ] {
+        driver.ask(Request::Generate(Box::new(refused)));
+        driver.until(|e| matches!(e, Event::Failed(_))).await;
+    }
+    driver.ask(Request::Continue(2));
+    assert_eq!(driver.finished().await, Finish::Length);
+    assert_eq!(driver.seen.tokens.len(), 104);
+}
+
+#[tokio::test]
+async fn a_model_that_cannot_be_loaded_leaves_the_engine_ready() {
+    let mut driver = Driver::start().await;
+    driver.ask(Request::Load("/no/such/model.gguf".into()));
+    driver.until(|e| matches!(e, Event::Failed(_))).await;
+    driver.ask(Request::Generate(Box::new(job(1))));
+    assert_eq!(driver.finished().await, Finish::Length);
+    driver.ask(Request::Shutdown);
+    while let Some(event) = driver.events.recv().await {
+        assert!(!matches!(event, Event::Failed(_)), "{event:?}");
+    }
+}
