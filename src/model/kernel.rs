@@ -169,10 +169,12 @@ fn strip_with<const FMA: bool>(
             Matrix::Q8_0(w) => {
                 scratch.resize(take * columns, 0.0);
                 let blocks = &w[at / 32 * 34..(at + take * columns) / 32 * 34];
-                for (out, block) in scratch.chunks_exact_mut(32).zip(blocks.chunks_exact(34)) {
+                let (outs, _) = scratch.as_chunks_mut::<32>();
+                let (blocks, _) = blocks.as_chunks::<34>();
+                for (out, block) in outs.iter_mut().zip(blocks) {
                     let scale = f16::from_le_bytes([block[0], block[1]]).to_f32();
-                    for (o, q) in out.iter_mut().zip(&block[2..34]) {
-                        *o = scale * f32::from(*q as i8);
+                    if let Some(quants) = block[2..].first_chunk() {
+                        widen::<FMA>(scale, quants, out);
                     }
                 }
                 &scratch
@@ -236,20 +238,7 @@ fn dots<const R: usize, const C: usize, const FMA: bool>(
 ) -> [[f32; C]; R] {
     let columns = x[0].len();
     let whole = columns / LANES * LANES;
-    let mut acc = [[[0.0f32; LANES]; C]; R];
-    let mut k = 0;
-    while k < whole {
-        let xs: [&[f32; LANES]; C] = x.map(|x| lanes(x, k));
-        let ws: [&[f32; LANES]; R] = w.map(|w| lanes(w, k));
-        for r in 0..R {
-            for c in 0..C {
-                for l in 0..LANES {
-                    acc[r][c][l] = step::<FMA>(ws[r][l], xs[c][l], acc[r][c][l]);
-                }
-            }
-        }
-        k += LANES;
-    }
+    let mut acc = partial::<R, C, FMA>(w, x, whole);
     let mut out = [[0.0; C]; R];
     for r in 0..R {
         for c in 0..C {
@@ -262,12 +251,111 @@ fn dots<const R: usize, const C: usize, const FMA: bool>(
     out
 }
 
+/// The sixteen lanes of `R × C` dot products over the first `whole` columns.
 #[inline(always)]
-fn lanes(v: &[f32], k: usize) -> &[f32; LANES] {
-    // The bounds hold by construction; a slice pattern lets the compiler see it.
-    match v[k..k + LANES].first_chunk::<LANES>() {
-        Some(chunk) => chunk,
-        None => &[0.0; LANES],
+fn partial<const R: usize, const C: usize, const FMA: bool>(
+    w: [&[f32]; R],
+    x: [&[f32]; C],
+    whole: usize,
+) -> [[[f32; LANES]; C]; R] {
+    #[cfg(target_arch = "x86_64")]
+    if FMA {
+        // SAFETY: `FMA` is only set below `strip_avx2`, where the features were found on this processor.
+        #[allow(unsafe_code)]
+        return unsafe { partial_avx2(w, x, whole) };
+    }
+    let mut acc = [[[0.0f32; LANES]; C]; R];
+    for k in (0..whole).step_by(LANES) {
+        for r in 0..R {
+            for c in 0..C {
+                let (w, x) = (&w[r][k..k + LANES], &x[c][k..k + LANES]);
+                for ((acc, w), x) in acc[r][c].iter_mut().zip(w).zip(x) {
+                    *acc = step::<FMA>(*w, *x, *acc);
+                }
+            }
+        }
+    }
+    acc
+}
+
+/// [`partial`] in two registers of eight lanes for each product. The compiler does not find these by itself.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+#[allow(unsafe_code)]
+fn partial_avx2<const R: usize, const C: usize>(
+    w: [&[f32]; R],
+    x: [&[f32]; C],
+    whole: usize,
+) -> [[[f32; LANES]; C]; R] {
+    use std::arch::x86_64::{
+        __m256, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_setzero_ps, _mm256_storeu_ps,
+    };
+    assert!(w.iter().chain(&x).all(|v| v.len() >= whole));
+    let mut acc = [[[_mm256_setzero_ps(); 2]; C]; R];
+    let mut k = 0;
+    while k + LANES <= whole {
+        // SAFETY: k + 16 ≤ whole, and every slice is at least `whole` long.
+        let load = |v: &[f32], half: usize| -> __m256 {
+            unsafe { _mm256_loadu_ps(v.as_ptr().add(k + 8 * half)) }
+        };
+        let mut xs = [[_mm256_setzero_ps(); 2]; C];
+        for c in 0..C {
+            xs[c] = [load(x[c], 0), load(x[c], 1)];
+        }
+        for r in 0..R {
+            let (low, high) = (load(w[r], 0), load(w[r], 1));
+            for c in 0..C {
+                acc[r][c][0] = _mm256_fmadd_ps(low, xs[c][0], acc[r][c][0]);
+                acc[r][c][1] = _mm256_fmadd_ps(high, xs[c][1], acc[r][c][1]);
+            }
+        }
+        k += LANES;
+    }
+    let mut out = [[[0.0; LANES]; C]; R];
+    for r in 0..R {
+        for c in 0..C {
+            // SAFETY: sixteen lanes hold two times eight.
+            unsafe {
+                _mm256_storeu_ps(out[r][c].as_mut_ptr(), acc[r][c][0]);
+                _mm256_storeu_ps(out[r][c].as_mut_ptr().add(8), acc[r][c][1]);
+            }
+        }
+    }
+    out
+}
+
+/// One block of Q8_0: 32 signed bytes times a scale.
+#[inline(always)]
+fn widen<const FMA: bool>(scale: f32, quants: &[u8; 32], out: &mut [f32; 32]) {
+    #[cfg(target_arch = "x86_64")]
+    if FMA {
+        // SAFETY: as in `partial`.
+        #[allow(unsafe_code)]
+        return unsafe { widen_avx2(scale, quants, out) };
+    }
+    for (o, q) in out.iter_mut().zip(quants) {
+        *o = scale * f32::from(*q as i8);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+#[inline]
+#[allow(unsafe_code)]
+fn widen_avx2(scale: f32, quants: &[u8; 32], out: &mut [f32; 32]) {
+    use std::arch::x86_64::{
+        _mm_loadl_epi64, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps, _mm256_mul_ps, _mm256_set1_ps,
+        _mm256_storeu_ps,
+    };
+    let scale = _mm256_set1_ps(scale);
+    for part in 0..4 {
+        // SAFETY: 8 · part + 8 ≤ 32, the length of both arrays; loads and stores need no alignment.
+        unsafe {
+            let bytes = _mm_loadl_epi64(quants.as_ptr().add(8 * part).cast());
+            let wide = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
+            _mm256_storeu_ps(out.as_mut_ptr().add(8 * part), _mm256_mul_ps(scale, wide));
+        }
     }
 }
 
