@@ -4,7 +4,9 @@
 //! nothing else, so every behaviour can be driven from a test. [`State::settle`] then works out what drawing needs
 //! (layout, wrapped text, colour ranges) once a frame.
 
+mod control;
 mod engine;
+mod keep;
 mod lists;
 mod overlay;
 mod pages;
