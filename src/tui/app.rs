@@ -29,8 +29,8 @@ pub async fn run(options: Options, export: Exporter) -> Result<u8> {
     let mut state = State::new(&options, depth, Rect::new(0, 0, 80, 24))?;
     let mut signals = Signals::new()?;
     let screen = Screen::enter()?;
-    let (width, height) = Screen::size().map_err(|e| lost(&e))?;
-    update(&mut state, Message::Resize(width, height));
+    let area = screen.area().map_err(|e| lost(&e))?;
+    update(&mut state, Message::Resize(area.width, area.height));
     let budget = if options.low_bandwidth {
         LOW_BUDGET
     } else {
@@ -126,7 +126,7 @@ impl App {
                 }
                 _ = pulse.tick() => {
                     // A dead pty reads as an endless stream of nothing; asking its size tells.
-                    Screen::size().map_err(|e| lost(&e))?;
+                    Screen::check().map_err(|e| lost(&e))?;
                     // Whoever runs that thread says what it means; here it must only not be lost.
                     if let Some(panic) = stray_panic() {
                         tracing::error!("{panic}");

@@ -167,7 +167,13 @@ impl<W: Write> Backend for LeanBackend<W> {
     }
 
     fn size(&self) -> io::Result<Size> {
-        self.inner.size()
+        // Serial lines and some pseudo-terminals have no size; they are shown what every terminal can.
+        let size = self.inner.size()?;
+        Ok(if size.width == 0 || size.height == 0 {
+            Size::new(80, 24)
+        } else {
+            size
+        })
     }
 
     fn window_size(&mut self) -> io::Result<WindowSize> {

@@ -95,9 +95,9 @@ impl Screen {
         )
     }
 
-    /// Columns and rows, or the error of a terminal that is gone.
-    pub fn size() -> io::Result<(u16, u16)> {
-        window_size().map(|size| (size.columns, size.rows))
+    /// The error of a terminal that is gone.
+    pub fn check() -> io::Result<()> {
+        window_size().map(drop)
     }
 
     /// Hand the terminal to the shell, stop, and take it back when the shell lets us go on.

@@ -1,11 +1,70 @@
-//! What stands in the lists: actions with their keys, metrics, sample prompts, themes.
+//! The lists: actions with their keys, metrics, sample prompts, themes; what opens them and what choosing does.
 
-use super::overlay::{Choice, Item};
-use super::{FAVOURITES, State};
+use super::overlay::{Choice, Item, List, Overlay};
+use super::{FAVOURITES, Level, State};
 use crate::trace::{Group, Metric};
 use crate::tui::action::{self, Action};
+use crate::tui::effect::Effect;
 use crate::tui::keymap::Context;
 use crate::tui::show;
+
+impl State {
+    pub(super) fn choose(&mut self, choice: Choice) -> Vec<Effect> {
+        match choice {
+            Choice::Do(action) => return self.act(action),
+            Choice::Metric(metric) => self.metric = metric,
+            Choice::Sample(set, index) => return self.run_sample(set, index),
+            Choice::Theme(index) => self.wear(index),
+        }
+        Vec::new()
+    }
+
+    /// Show a theme while it is only pointed at.
+    pub(super) fn preview(&mut self) {
+        if let Some(Overlay::List(list)) = &self.overlay
+            && let Some(Choice::Theme(index)) = list.chosen().map(|item| item.choice)
+        {
+            self.wear(index);
+        }
+    }
+
+    pub(super) fn open_list(&mut self, list: List) {
+        self.overlay = Some(Overlay::List(list));
+    }
+
+    pub(super) fn open_palette(&mut self) {
+        let context = if self.writing {
+            Context::Prompt
+        } else {
+            Context::Rooms
+        };
+        self.close_overlay();
+        let items = palette(self, context);
+        self.open_list(List::new("Actions", items, |_| false));
+    }
+
+    pub(super) fn open_metrics(&mut self) {
+        let metric = self.metric;
+        let items = metrics(self);
+        self.open_list(List::new("Metrics", items, |c| c == Choice::Metric(metric)));
+    }
+
+    pub(super) fn open_samples(&mut self) {
+        let items = samples(self);
+        if items.is_empty() {
+            return self.note(Level::Warn, "There are no sample prompts.");
+        }
+        self.open_list(List::new("Sample prompts", items, |_| false));
+    }
+
+    pub(super) fn open_themes(&mut self) {
+        let worn = self.theme_index;
+        let items = themes(self);
+        let mut list = List::new("Themes", items, |c| c == Choice::Theme(worn));
+        list.theme_before = Some(worn);
+        self.open_list(list);
+    }
+}
 
 /// Every action that stands on its own, with its keys in `context` first.
 #[must_use]

@@ -1,10 +1,12 @@
 //! All that the screen shows, and the one function that changes it.
 //!
-//! [`update`] takes a [`Message`] (a key, a click, an engine event, the clock) and returns [`Effect`]s; it touches
+//! [`update`] takes a [`Message`] (a key, a click, an engine event, the clock) and returns [`Effect`](super::effect::Effect)s; it touches
 //! nothing else, so every behaviour can be driven from a test. [`State::settle`] then works out what drawing needs
 //! (layout, wrapped text, colour ranges) once a frame.
 
+mod control;
 mod engine;
+mod keep;
 mod lists;
 mod overlay;
 mod pages;

@@ -1,21 +1,17 @@
 //! The one function that changes the state.
 
-use super::overlay::{Choice, List, Overlay, Page, SearchLine};
-use super::{AttentionChoice, Clock, Field, Level, Panel, Phase, State};
+use super::overlay::{Overlay, Page, SearchLine};
+use super::{Clock, Field, Level, Panel, State};
 use crate::error::Error;
-use crate::session::{Event, Job, Prompt, Request};
+use crate::session::Event;
 use crate::tui::action::Action;
 use crate::tui::effect::Effect;
-use crate::tui::keymap::{Context, Key};
+use crate::tui::keymap::Key;
 use crate::tui::layout::Room;
-use crate::tui::show;
 use crate::tui::widgets::Zoom;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseEvent};
 use ratatui::layout::Rect;
 use std::path::PathBuf;
-
-/// Attention rows are kept on their own accord while they stay under this many bytes.
-const ATTENTION_ROWS_BYTES: u64 = 256 << 20;
 
 /// Everything that can happen to the screen.
 #[derive(Debug)]
@@ -309,7 +305,7 @@ impl State {
         Some(Vec::new())
     }
 
-    fn close_overlay(&mut self) {
+    pub(super) fn close_overlay(&mut self) {
         match self.overlay.take() {
             Some(Overlay::Sampling(panel)) if panel.typed.is_some() => {
                 self.overlay = Some(Overlay::Sampling(Panel {
@@ -408,269 +404,6 @@ impl State {
             }
             None => self.note(Level::Info, "There has been no message."),
         }
-    }
-
-    fn exported(&mut self, result: Result<Vec<PathBuf>, Error>) {
-        match result {
-            Ok(files) => {
-                let folder = files.first().and_then(|f| f.parent());
-                let folder =
-                    folder.map_or(String::new(), |f| format!(" to {}", crate::text::path(f)));
-                let list: Vec<String> = files.iter().map(|f| crate::text::path(f)).collect();
-                self.note(
-                    Level::Info,
-                    format!("Wrote {} files{folder}\n{}", files.len(), list.join("\n")),
-                );
-            }
-            Err(error) => self.note(Level::Error, error.to_string()),
-        }
-    }
-
-    fn export(&mut self) -> Vec<Effect> {
-        match (self.record(), &self.model) {
-            (Some(record), Some(model)) if !record.branches[0].1.is_empty() => {
-                let tokenizer = std::sync::Arc::clone(&model.tokenizer);
-                self.note(Level::Info, "Writing …");
-                vec![Effect::Export(Box::new(record), tokenizer)]
-            }
-            _ => {
-                self.note(Level::Warn, "There is nothing to export yet: run a prompt.");
-                Vec::new()
-            }
-        }
-    }
-
-    fn copy_text(&mut self) -> Vec<Effect> {
-        let Some(grid) = self.grid().filter(|g| !g.is_empty()) else {
-            self.note(Level::Warn, "There is no text yet: run a prompt.");
-            return Vec::new();
-        };
-        let bytes: Vec<u8> = grid
-            .tokens()
-            .iter()
-            .flat_map(|t| t.bytes.iter().copied())
-            .collect();
-        // What another program pastes must not carry control sequences either.
-        let text: String = String::from_utf8_lossy(&bytes)
-            .chars()
-            .filter(|c| !c.is_control() || matches!(c, '\n' | '\t'))
-            .collect();
-        let count = text.chars().count();
-        self.note(Level::Info, format!("Copied the text, {count} characters."));
-        vec![Effect::Copy(text)]
-    }
-
-    fn copy_cell(&mut self) -> Vec<Effect> {
-        let (layer, position) = (self.cursor.layer, self.cursor.position);
-        let Some(grid) = self.grid().filter(|g| g.cells(position).is_some()) else {
-            self.note(Level::Warn, "This cell has not been read.");
-            return Vec::new();
-        };
-        let token = grid.tokens().get(position);
-        let token = token.map_or(String::new(), |t| show::label(&t.bytes));
-        let mut text = format!("layer {layer}\ntoken {position} {token}\n");
-        for (i, spec) in self.columns().metrics().iter().enumerate() {
-            let value = grid.value(layer, position, crate::trace::Metric(i));
-            let value = value.map_or("n/a".to_owned(), |v| v.to_string());
-            text.push_str(&format!("{} {value} {}\n", spec.name, spec.unit.label()));
-        }
-        self.note(
-            Level::Info,
-            format!("Copied the readings of layer {layer}, token {position}."),
-        );
-        vec![Effect::Copy(text)]
-    }
-
-    /// Pause, resume, step, stop, continue and Ctrl-C, as the phase allows.
-    fn control(&mut self, action: Action) -> Vec<Effect> {
-        let request = match (action, &self.phase) {
-            (Action::PauseResume, Phase::Reading | Phase::Streaming) => Request::Pause,
-            (Action::PauseResume, Phase::Paused) => Request::Resume,
-            (Action::Step, Phase::Paused) => Request::Step,
-            (Action::Step, Phase::Reading | Phase::Streaming) => Request::Pause,
-            (Action::Stop | Action::Interrupt, phase) if phase.is_running() => Request::Stop,
-            (Action::Interrupt, _) => return vec![Effect::Quit],
-            (Action::Continue, Phase::Paused) => Request::Resume,
-            (Action::Step, Phase::Done(_)) => return self.go_on(1),
-            (Action::Continue, Phase::Done(_)) => return self.go_on(self.settings.max_new_tokens),
-            _ => {
-                self.note(Level::Warn, "Nothing is running: write a prompt first.");
-                return Vec::new();
-            }
-        };
-        vec![Effect::Engine(request)]
-    }
-
-    fn go_on(&mut self, tokens: usize) -> Vec<Effect> {
-        if let Some(run) = &mut self.run {
-            run.max_new_tokens = run.drawn() + tokens;
-            run.ended = None;
-        }
-        self.phase = Phase::Streaming;
-        let mut effects = self.sampling_changed();
-        effects.push(Effect::Engine(Request::Continue(tokens)));
-        effects
-    }
-
-    /// Start a run of what the prompt holds.
-    pub(super) fn submit(&mut self) -> Vec<Effect> {
-        let text = self.prompt.text();
-        if text.trim().is_empty() {
-            self.writing = true;
-            self.note(Level::Warn, "Write a prompt first, or choose a sample.");
-            return Vec::new();
-        }
-        self.prompt.remember();
-        self.notice = None;
-        let Some(model) = &self.model else {
-            match self.phase {
-                Phase::Loading { .. } => {
-                    self.run_when_loaded = true;
-                    self.writing = false;
-                    self.note(Level::Info, "Runs as soon as the model is loaded.");
-                }
-                _ => self.note(Level::Warn, "There is no model to run."),
-            }
-            return Vec::new();
-        };
-        let settings = &self.settings;
-        let chat = settings.chat && model.card.chat_template;
-        // A prompt has about a token a character at most; rows cost 4 bytes a head, layer and pair of positions.
-        let longest = (text.len() + settings.max_new_tokens).min(model.card.context.max(1)) as u64;
-        let heads = (model.card.heads * model.card.blocks) as u64;
-        let rows = longest.saturating_mul(longest).saturating_mul(2 * heads);
-        let (attention, attention_rows) = match settings.attention {
-            AttentionChoice::Auto => (true, rows <= ATTENTION_ROWS_BYTES),
-            AttentionChoice::Off => (false, false),
-            AttentionChoice::Statistics => (true, false),
-            AttentionChoice::Rows => (true, true),
-        };
-        let job = Job {
-            prompt: if chat {
-                Prompt::Chat(text)
-            } else {
-                Prompt::Text(text)
-            },
-            max_new_tokens: settings.max_new_tokens,
-            ignore_eos: settings.ignore_eos,
-            attention,
-            attention_rows,
-            sampling: settings.sampling.clone(),
-            ..self.job.clone()
-        };
-        self.writing = false;
-        self.overlay = None;
-        self.before_submit = Some(std::mem::replace(&mut self.phase, Phase::Reading));
-        vec![Effect::Engine(Request::Generate(Box::new(job)))]
-    }
-
-    /// Fill the prompt with the next sample of a set and run it.
-    fn run_next_sample(&mut self, set: usize) -> Vec<Effect> {
-        let count = self.samples.get(set).map_or(0, |s| s.samples.len());
-        if count == 0 {
-            self.note(Level::Warn, "There is no such sample set.");
-            return Vec::new();
-        }
-        let index = self.next_sample[set] % count;
-        self.run_sample(set, index)
-    }
-
-    /// Fill the prompt with a sample and run it.
-    pub(super) fn run_sample(&mut self, set: usize, index: usize) -> Vec<Effect> {
-        let sample = self.samples.get(set).and_then(|s| s.samples.get(index));
-        let Some(sample) = sample.cloned() else {
-            return Vec::new();
-        };
-        self.next_sample[set] = index + 1;
-        self.prompt.set(&sample.prompt);
-        self.overlay = None;
-        self.submit()
-    }
-
-    fn commit_panel(&mut self) -> Vec<Effect> {
-        let Some(Overlay::Sampling(panel)) = &mut self.overlay else {
-            return Vec::new();
-        };
-        let (field, typed) = (panel.field(), panel.typed.take().unwrap_or_default());
-        match self.settings.set(field, &typed) {
-            Ok(()) => self.sampling_changed(),
-            Err(problem) => {
-                self.note(Level::Warn, problem);
-                Vec::new()
-            }
-        }
-    }
-
-    /// A run under way takes new settings from its next token on.
-    fn sampling_changed(&mut self) -> Vec<Effect> {
-        if !self.phase.is_running() {
-            return Vec::new();
-        }
-        let sampling = self.settings.sampling.clone();
-        match &mut self.run {
-            Some(run) if *run.sampling_now() != sampling => {
-                run.sampling_changes
-                    .push((run.grid.len(), sampling.clone()));
-                vec![Effect::Engine(Request::SetSampling(sampling))]
-            }
-            _ => Vec::new(),
-        }
-    }
-
-    fn choose(&mut self, choice: Choice) -> Vec<Effect> {
-        match choice {
-            Choice::Do(action) => return self.act(action),
-            Choice::Metric(metric) => self.metric = metric,
-            Choice::Sample(set, index) => return self.run_sample(set, index),
-            Choice::Theme(index) => self.wear(index),
-        }
-        Vec::new()
-    }
-
-    /// Show a theme while it is only pointed at.
-    fn preview(&mut self) {
-        if let Some(Overlay::List(list)) = &self.overlay
-            && let Some(Choice::Theme(index)) = list.chosen().map(|item| item.choice)
-        {
-            self.wear(index);
-        }
-    }
-
-    fn open_list(&mut self, list: List) {
-        self.overlay = Some(Overlay::List(list));
-    }
-
-    fn open_palette(&mut self) {
-        let context = if self.writing {
-            Context::Prompt
-        } else {
-            Context::Rooms
-        };
-        self.close_overlay();
-        let items = super::lists::palette(self, context);
-        self.open_list(List::new("Actions", items, |_| false));
-    }
-
-    fn open_metrics(&mut self) {
-        let metric = self.metric;
-        let items = super::lists::metrics(self);
-        self.open_list(List::new("Metrics", items, |c| c == Choice::Metric(metric)));
-    }
-
-    fn open_samples(&mut self) {
-        let items = super::lists::samples(self);
-        if items.is_empty() {
-            return self.note(Level::Warn, "There are no sample prompts.");
-        }
-        self.open_list(List::new("Sample prompts", items, |_| false));
-    }
-
-    fn open_themes(&mut self) {
-        let worn = self.theme_index;
-        let items = super::lists::themes(self);
-        let mut list = List::new("Themes", items, |c| c == Choice::Theme(worn));
-        list.theme_before = Some(worn);
-        self.open_list(list);
     }
 }
 

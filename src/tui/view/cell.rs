@@ -181,9 +181,10 @@ fn metrics(buf: &mut Buffer, area: Rect, from: u16, state: &State, run: &Run) {
             .filter(move |m| columns.spec(*m).group == g)
     };
     // Distribution at the left, sparsity (with its chance line) at the right: one glance each.
-    let half = area.width / 2;
+    // The right one needs more columns, for what chance would give.
+    let half = (area.width / 2).min(35);
     let bottom = area.height;
-    if half >= 34 {
+    if area.width >= 70 {
         for (metric, y) in group(Group::Distribution).zip(from..bottom) {
             reading(buf, area, 1, y, state, run, metric);
         }

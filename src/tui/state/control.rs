@@ -1,0 +1,147 @@
+//! Starting, holding and ending generations, and how they are drawn.
+
+use super::{AttentionChoice, Level, Overlay, Phase, State};
+use crate::session::{Job, Prompt, Request};
+use crate::tui::action::Action;
+use crate::tui::effect::Effect;
+
+/// Attention rows are kept on their own accord while they stay under this many bytes.
+const ATTENTION_ROWS_BYTES: u64 = 256 << 20;
+
+impl State {
+    /// Pause, resume, step, stop, continue and Ctrl-C, as the phase allows.
+    pub(super) fn control(&mut self, action: Action) -> Vec<Effect> {
+        let request = match (action, &self.phase) {
+            (Action::PauseResume, Phase::Reading | Phase::Streaming) => Request::Pause,
+            (Action::PauseResume, Phase::Paused) => Request::Resume,
+            (Action::Step, Phase::Paused) => Request::Step,
+            (Action::Step, Phase::Reading | Phase::Streaming) => Request::Pause,
+            (Action::Stop | Action::Interrupt, phase) if phase.is_running() => Request::Stop,
+            (Action::Interrupt, _) => return vec![Effect::Quit],
+            (Action::Continue, Phase::Paused) => Request::Resume,
+            (Action::Step, Phase::Done(_)) => return self.go_on(1),
+            (Action::Continue, Phase::Done(_)) => return self.go_on(self.settings.max_new_tokens),
+            _ => {
+                self.note(Level::Warn, "Nothing is running: write a prompt first.");
+                return Vec::new();
+            }
+        };
+        vec![Effect::Engine(request)]
+    }
+
+    pub(super) fn go_on(&mut self, tokens: usize) -> Vec<Effect> {
+        if let Some(run) = &mut self.run {
+            run.max_new_tokens = run.drawn() + tokens;
+            run.ended = None;
+        }
+        self.phase = Phase::Streaming;
+        let mut effects = self.sampling_changed();
+        effects.push(Effect::Engine(Request::Continue(tokens)));
+        effects
+    }
+
+    /// Start a run of what the prompt holds.
+    pub(super) fn submit(&mut self) -> Vec<Effect> {
+        let text = self.prompt.text();
+        if text.trim().is_empty() {
+            self.writing = true;
+            self.note(Level::Warn, "Write a prompt first, or choose a sample.");
+            return Vec::new();
+        }
+        self.prompt.remember();
+        self.notice = None;
+        let Some(model) = &self.model else {
+            match self.phase {
+                Phase::Loading { .. } => {
+                    self.run_when_loaded = true;
+                    self.writing = false;
+                    self.note(Level::Info, "Runs as soon as the model is loaded.");
+                }
+                _ => self.note(Level::Warn, "There is no model to run."),
+            }
+            return Vec::new();
+        };
+        let settings = &self.settings;
+        let chat = settings.chat && model.card.chat_template;
+        // A prompt has about a token a character at most; rows cost 4 bytes a head, layer and pair of positions.
+        let longest = (text.len() + settings.max_new_tokens).min(model.card.context.max(1)) as u64;
+        let heads = (model.card.heads * model.card.blocks) as u64;
+        let rows = longest.saturating_mul(longest).saturating_mul(2 * heads);
+        let (attention, attention_rows) = match settings.attention {
+            AttentionChoice::Auto => (true, rows <= ATTENTION_ROWS_BYTES),
+            AttentionChoice::Off => (false, false),
+            AttentionChoice::Statistics => (true, false),
+            AttentionChoice::Rows => (true, true),
+        };
+        let job = Job {
+            prompt: if chat {
+                Prompt::Chat(text)
+            } else {
+                Prompt::Text(text)
+            },
+            max_new_tokens: settings.max_new_tokens,
+            ignore_eos: settings.ignore_eos,
+            attention,
+            attention_rows,
+            sampling: settings.sampling.clone(),
+            ..self.job.clone()
+        };
+        self.writing = false;
+        self.overlay = None;
+        self.before_submit = Some(std::mem::replace(&mut self.phase, Phase::Reading));
+        vec![Effect::Engine(Request::Generate(Box::new(job)))]
+    }
+
+    /// Fill the prompt with the next sample of a set and run it.
+    pub(super) fn run_next_sample(&mut self, set: usize) -> Vec<Effect> {
+        let count = self.samples.get(set).map_or(0, |s| s.samples.len());
+        if count == 0 {
+            self.note(Level::Warn, "There is no such sample set.");
+            return Vec::new();
+        }
+        let index = self.next_sample[set] % count;
+        self.run_sample(set, index)
+    }
+
+    /// Fill the prompt with a sample and run it.
+    pub(super) fn run_sample(&mut self, set: usize, index: usize) -> Vec<Effect> {
+        let sample = self.samples.get(set).and_then(|s| s.samples.get(index));
+        let Some(sample) = sample.cloned() else {
+            return Vec::new();
+        };
+        self.next_sample[set] = index + 1;
+        self.prompt.set(&sample.prompt);
+        self.overlay = None;
+        self.submit()
+    }
+
+    pub(super) fn commit_panel(&mut self) -> Vec<Effect> {
+        let Some(Overlay::Sampling(panel)) = &mut self.overlay else {
+            return Vec::new();
+        };
+        let (field, typed) = (panel.field(), panel.typed.take().unwrap_or_default());
+        match self.settings.set(field, &typed) {
+            Ok(()) => self.sampling_changed(),
+            Err(problem) => {
+                self.note(Level::Warn, problem);
+                Vec::new()
+            }
+        }
+    }
+
+    /// A run under way takes new settings from its next token on.
+    pub(super) fn sampling_changed(&mut self) -> Vec<Effect> {
+        if !self.phase.is_running() {
+            return Vec::new();
+        }
+        let sampling = self.settings.sampling.clone();
+        match &mut self.run {
+            Some(run) if *run.sampling_now() != sampling => {
+                run.sampling_changes
+                    .push((run.grid.len(), sampling.clone()));
+                vec![Effect::Engine(Request::SetSampling(sampling))]
+            }
+            _ => Vec::new(),
+        }
+    }
+}
