@@ -49,7 +49,9 @@ pub async fn run(options: Options, export: Exporter) -> Result<u8> {
         started: Instant::now(),
         dirty: true,
     };
-    app.main_loop(events, &mut signals).await
+    let code = app.main_loop(events, &mut signals).await?;
+    app.finish_export(code).await;
+    Ok(code)
 }
 
 type Export = (Exporter, Result<Vec<PathBuf>>);
@@ -68,6 +70,15 @@ struct App {
 }
 
 impl App {
+    /// Tables that are being written are finished before the program ends; after a signal there is little time left.
+    async fn finish_export(&mut self, code: u8) {
+        if self.export.is_none() {
+            let patience = if code == 0 { 60_000 } else { 1_000 };
+            let written = self.exports.recv();
+            let _ = tokio::time::timeout(Duration::from_millis(patience), written).await;
+        }
+    }
+
     async fn main_loop(
         &mut self,
         mut events: UnboundedReceiver<Event>,

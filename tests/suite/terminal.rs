@@ -119,8 +119,9 @@ impl Screen {
 
     fn signal(&self, name: &str) {
         let pid = self.child.process_id().unwrap().to_string();
-        let sent = std::process::Command::new("kill")
-            .args([&format!("-{name}"), &pid])
+        // The shell's own `kill`: not every machine has the program.
+        let sent = std::process::Command::new("sh")
+            .args(["-c", &format!("kill -{name} {pid}")])
             .status()
             .unwrap();
         assert!(sent.success());
