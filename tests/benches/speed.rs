@@ -1,5 +1,5 @@
 //! How fast it is: `cargo bench`. Ratios within one run are what to compare; absolute numbers belong to one machine.
-#![allow(missing_docs, clippy::expect_used)]
+#![allow(missing_docs, clippy::expect_used, clippy::print_stdout)]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use entroscope::model::decoder::{Row, Taps};
@@ -161,5 +161,61 @@ fn first_frame(binary: &str) -> Duration {
     elapsed
 }
 
-criterion_group!(benches, decode, first_token, frame, start);
+/// Bytes written to a 120×36 truecolor terminal while the real binary streams, printed beside the timings: the most in any
+/// one second, and in all.
+fn traffic(_: &mut Criterion) {
+    let size = PtySize {
+        rows: 36,
+        cols: 120,
+        pixel_width: 0,
+        pixel_height: 0,
+    };
+    let pty = native_pty_system().openpty(size).expect("a pty");
+    let folder = tempfile::tempdir().expect("a folder");
+    let prompt = folder.path().join("prompt.txt");
+    std::fs::write(&prompt, PROMPT).expect("a prompt");
+    let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_entroscope"));
+    command.args(["-n", "220", "--prompt-file"]);
+    command.arg(&prompt);
+    command.env("TERM", "xterm-256color");
+    command.env("COLORTERM", "truecolor");
+    command.env("ENTROSCOPE_CONFIG_DIR", folder.path());
+    let mut reader = pty.master.try_clone_reader().expect("a reader");
+    let mut child = pty.slave.spawn_command(command).expect("it starts");
+    let began = Instant::now();
+    let mut parser = vt100::Parser::new(36, 120, 0);
+    let mut writes: Vec<(Duration, usize)> = Vec::new();
+    let mut buffer = [0; 1 << 14];
+    loop {
+        let n = reader.read(&mut buffer).expect("it streams");
+        assert!(n > 0, "it ended early");
+        writes.push((began.elapsed(), n));
+        parser.process(&buffer[..n]);
+        let screen = parser.screen().contents();
+        if ["end of text", "token limit", "context full"]
+            .iter()
+            .any(|end| screen.contains(end))
+        {
+            break;
+        }
+    }
+    let second = |from: Duration| {
+        let within = writes
+            .iter()
+            .filter(|w| w.0 >= from && w.0 < from + Duration::from_secs(1));
+        within.map(|w| w.1).sum::<usize>()
+    };
+    let most = writes.iter().map(|w| second(w.0)).max().unwrap_or(0);
+    let all: usize = writes.iter().map(|w| w.1).sum();
+    println!(
+        "terminal traffic at 120×36: {:.1} kB in {:.2} s, at most {:.1} kB in a second",
+        all as f64 / 1e3,
+        began.elapsed().as_secs_f64(),
+        most as f64 / 1e3
+    );
+    child.kill().expect("it can be ended");
+    child.wait().expect("it ends");
+}
+
+criterion_group!(benches, traffic, decode, first_token, frame, start);
 criterion_main!(benches);
