@@ -133,7 +133,7 @@ impl Lens {
     #[must_use]
     pub fn tile(decoder: &Decoder) -> usize {
         let c = decoder.config();
-        (TILE_BYTES / (4 * c.vocab * (c.blocks + 1))).max(1)
+        (TILE_BYTES / (4 * c.vocab * (c.blocks() + 1))).max(1)
     }
 
     /// Norm and head of all states of the tokens in `span` (indices into the forward's tokens), in one product.

@@ -149,6 +149,13 @@ pub(crate) fn split_rows(weight: &Stored, sizes: &[usize]) -> Result<Vec<Stored>
         .collect()
 }
 
+/// Rows of a matrix in another order.
+pub(crate) fn select_rows(weight: &Stored, rows: &[u32]) -> Result<Stored> {
+    let t = Linear::table(weight)?;
+    let rows = Tensor::new(rows, t.device())?;
+    Ok(Stored::Float(t.index_select(&rows, 0)?))
+}
+
 /// The transpose of a matrix stored as `[inputs, outputs]` (GPT-2's Conv1D).
 pub(crate) fn transposed(weight: &Stored) -> Result<Stored> {
     let t = Linear::table(weight)?;

@@ -7,6 +7,7 @@
 use super::kernel::{self, Matrix, exp};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, Layout, Result, Shape, Storage, Tensor};
 use rayon::prelude::*;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Rows are handed to threads in batches of at least this many numbers; smaller work stays on one core.
@@ -138,82 +139,187 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Resul
     }
 }
 
-/// Softmax of `scale · scores` over the visible keys. `scores` is `[…, queries, keys]`; query i stands at position
-/// `past + i` and sees keys `0..=past + i`; the rest get exactly 0.
-pub fn causal_softmax(scores: &Tensor, scale: f64, past: usize) -> Result<Tensor> {
-    if scores.device().is_cpu() {
-        return scores.contiguous()?.apply_op1(CausalSoftmax {
-            scale: scale as f32,
-            past,
-        });
-    }
-    let (queries, keys) = (scores.dim(D::Minus2)?, scores.dim(D::Minus1)?);
-    let mask: Vec<f32> = (0..queries)
-        .flat_map(|q| (0..keys).map(move |k| if k > past + q { f32::NEG_INFINITY } else { 0.0 }))
-        .collect();
-    let mask = Tensor::from_vec(mask, (queries, keys), scores.device())?;
-    candle_nn::ops::softmax(&(scores * scale)?.broadcast_add(&mask)?, D::Minus1)
+/// What happens to the products of queries and keys before the softmax.
+#[derive(Clone, Debug)]
+pub struct Scores {
+    /// Factor on the products.
+    pub scale: f64,
+    /// Scores s become `cap · tanh(s / cap)`, before anything is masked (Gemma 2).
+    pub cap: Option<f64>,
+    /// `[heads]`: what each position of distance takes from a score (ALiBi).
+    pub slopes: Option<Vec<f32>>,
+    /// A query sees so many keys, its own included.
+    pub window: Option<usize>,
+    /// Whether a query sees no later keys.
+    pub causal: bool,
 }
 
-struct CausalSoftmax {
-    scale: f32,
-    past: usize,
-}
-
-impl CausalSoftmax {
-    fn visible(&self, row: usize, queries: usize, keys: usize) -> usize {
-        (self.past + row % queries + 1).min(keys)
+impl Scores {
+    /// Plain causal attention.
+    #[must_use]
+    pub fn causal(scale: f64) -> Self {
+        Self {
+            scale,
+            cap: None,
+            slopes: None,
+            window: None,
+            causal: true,
+        }
     }
 
-    /// Turn a row of scores into probabilities over its first `n` keys; the rest become 0.
-    fn row(&self, row: &mut [f32], n: usize) {
-        let (seen, hidden) = row.split_at_mut(n);
+    /// The keys that the query at `position` sees, of `keys`.
+    #[must_use]
+    pub fn visible(&self, position: usize, keys: usize) -> Range<usize> {
+        let end = if self.causal {
+            (position + 1).min(keys)
+        } else {
+            keys
+        };
+        let first = self.window.map_or(0, |w| (position + 1).saturating_sub(w));
+        first.min(end)..end
+    }
+
+    /// Turn a row of products, the first of which belongs to key `first`, into probabilities; those outside `seen`
+    /// become exactly 0.
+    fn row(&self, row: &mut [f32], head: usize, position: usize, seen: Range<usize>, first: usize) {
+        let (start, end) = (seen.start - first, seen.end - first);
+        row[..start].fill(0.0);
+        row[end..].fill(0.0);
+        let seen = &mut row[start..end];
+        let mut scale = self.scale as f32;
+        if let Some(cap) = self.cap {
+            let cap = cap as f32;
+            for z in seen.iter_mut() {
+                *z = cap * (*z * scale / cap).tanh();
+            }
+            scale = 1.0;
+        }
+        if let Some(slope) = self.slopes.as_ref().and_then(|s| s.get(head)) {
+            for (i, z) in seen.iter_mut().enumerate() {
+                *z = *z * scale - slope * (position as f32 - (first + start + i) as f32);
+            }
+            scale = 1.0;
+        }
         let max = seen.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let mut sum = 0.0f32;
         for z in seen.iter_mut() {
-            *z = exp((*z - max) * self.scale);
+            *z = exp((*z - max) * scale);
             sum += *z;
         }
         let inverse = 1.0 / sum;
         seen.iter_mut().for_each(|p| *p *= inverse);
-        hidden.fill(0.0);
+    }
+
+    /// What is added to scores `[heads or 1, queries, keys]` on devices without the fused operation.
+    fn mask(&self, queries: usize, keys: usize, past: usize) -> (Vec<f32>, usize) {
+        let heads = self.slopes.as_ref().map_or(1, Vec::len);
+        let mut mask = Vec::with_capacity(heads * queries * keys);
+        for head in 0..heads {
+            let slope = self.slopes.as_ref().map_or(0.0, |s| s[head]);
+            for q in 0..queries {
+                let seen = self.visible(past + q, keys);
+                mask.extend((0..keys).map(|k| match seen.contains(&k) {
+                    true => -slope * ((past + q) as f32 - k as f32),
+                    false => f32::NEG_INFINITY,
+                }));
+            }
+        }
+        (mask, heads)
     }
 }
 
-impl CustomOp1 for CausalSoftmax {
+/// The slopes of ALiBi for so many heads: a geometric sequence, and for counts that are no power of two every other term
+/// of the next one's (Press et al. 2022, as its authors' code has it).
+#[must_use]
+pub fn alibi_slopes(heads: usize) -> Vec<f32> {
+    let powers = |count: usize, step: usize, offset: usize, of: usize| {
+        let base = 2f64.powf(-8.0 / of as f64);
+        (0..count).map(move |i| base.powi((offset + step * i) as i32) as f32)
+    };
+    let whole = 1 << heads.max(1).ilog2();
+    powers(whole, 1, 1, whole)
+        .chain(powers(heads - whole.min(heads), 2, 1, 2 * whole))
+        .take(heads)
+        .collect()
+}
+
+/// Softmax over the visible keys of products `[batch, heads, queries, keys]`; query i stands at position `past + i`. The
+/// rest get exactly 0.
+pub fn attention_softmax(products: &Tensor, scores: &Scores, past: usize) -> Result<Tensor> {
+    if products.device().is_cpu() {
+        return products.contiguous()?.apply_op1(Softmax {
+            scores: scores.clone(),
+            past,
+        });
+    }
+    let (_, _, queries, keys) = products.dims4()?;
+    let mut z = (products * scores.scale)?;
+    if let Some(cap) = scores.cap {
+        z = ((z / cap)?.tanh()? * cap)?;
+    }
+    let (mask, heads) = scores.mask(queries, keys, past);
+    let mask = Tensor::from_vec(mask, (1, heads, queries, keys), products.device())?;
+    candle_nn::ops::softmax(&z.broadcast_add(&mask)?, D::Minus1)
+}
+
+struct Softmax {
+    scores: Scores,
+    past: usize,
+}
+
+impl Softmax {
+    /// Head, position and visible keys of a row of `[batch, heads, queries, keys]`.
+    fn place(&self, row: usize, layout: &[usize]) -> (usize, usize, Range<usize>) {
+        let (heads, queries, keys) = (layout[1], layout[2], layout[3]);
+        let position = self.past + row % queries;
+        let head = row / queries % heads;
+        (head, position, self.scores.visible(position, keys))
+    }
+}
+
+impl CustomOp1 for Softmax {
     fn name(&self) -> &'static str {
-        "causal-softmax"
+        "attention-softmax"
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let z = slice(storage, layout)?;
         let dims = layout.dims();
-        let (queries, keys) = (dims[dims.len() - 2], dims[dims.len() - 1]);
+        let keys = dims[3];
         let mut out = vec![0.0; z.len()];
         for_rows(&mut out, keys, |i, row| {
             row.copy_from_slice(&z[i * keys..(i + 1) * keys]);
-            self.row(row, self.visible(i, queries, keys));
+            let (head, position, seen) = self.place(i, dims);
+            self.scores.row(row, head, position, seen, 0);
         });
         Ok((CpuStorage::F32(out), layout.shape().clone()))
     }
 
     fn bwd(&self, arg: &Tensor, res: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let (queries, keys) = (arg.dim(D::Minus2)?, arg.dim(D::Minus1)?);
-        let out = with_slice(res, |p| {
-            with_slice(grad, |g| {
-                let mut out = vec![0.0; p.len()];
-                for_rows(&mut out, keys, |i, row| {
-                    let n = self.visible(i, queries, keys);
-                    let span = i * keys..i * keys + n;
-                    let (p, g) = (&p[span.clone()], &g[span]);
-                    let dot: f32 = p.iter().zip(g).map(|(p, g)| p * g).sum();
-                    for ((o, p), g) in row[..n].iter_mut().zip(p).zip(g) {
-                        *o = self.scale * p * (g - dot);
-                    }
-                });
-                out
+        let dims = arg.dims();
+        let keys = arg.dim(D::Minus1)?;
+        let scale = self.scores.scale as f32;
+        let out = with_slice(arg, |z| {
+            with_slice(res, |p| {
+                with_slice(grad, |g| {
+                    let mut out = vec![0.0; p.len()];
+                    for_rows(&mut out, keys, |i, row| {
+                        let (_, _, seen) = self.place(i, dims);
+                        let span = i * keys + seen.start..i * keys + seen.end;
+                        let (z, p, g) = (&z[span.clone()], &p[span.clone()], &g[span]);
+                        let dot: f32 = p.iter().zip(g).map(|(p, g)| p * g).sum();
+                        for (((o, p), g), z) in row[seen].iter_mut().zip(p).zip(g).zip(z) {
+                            let bend = match self.scores.cap {
+                                Some(cap) => 1.0 - (z * scale / cap as f32).tanh().powi(2),
+                                None => 1.0,
+                            };
+                            *o = scale * bend * p * (g - dot);
+                        }
+                    });
+                    out
+                })
             })
-        })??;
+        })???;
         Ok(Some(Tensor::from_vec(out, arg.shape(), arg.device())?))
     }
 }
@@ -222,7 +328,7 @@ impl CustomOp1 for CausalSoftmax {
 /// `[heads, queries, keys]` where they were asked for.
 pub type Attended = (Tensor, Option<Tensor>);
 
-/// Causal attention of one branch on the CPU, without gradient. `q` is `[1, heads, queries, head_dim]`, `k` and `v` are
+/// Attention of one branch on the CPU, without gradient. `q` is `[1, heads, queries, head_dim]`, `k` and `v` are
 /// views `[1, kv_heads, keys, head_dim]` whose rows are contiguous; query i stands at position `past + i`.
 ///
 /// Every number is summed in an order that depends on its own position alone, so reading in chunks or with a cache
@@ -231,7 +337,7 @@ pub fn attention(
     q: &Tensor,
     k: &Tensor,
     v: &Tensor,
-    scale: f64,
+    scores: &Scores,
     past: usize,
     keep: bool,
 ) -> Result<Attended> {
@@ -247,30 +353,31 @@ pub fn attention(
     if kl.stride()[2..] != [head_dim, 1] || vl.stride()[2..] != [head_dim, 1] {
         candle_core::bail!("rows of keys and values must be contiguous");
     }
-    let rows = |all: &'_ [f32], layout: &Layout, head: usize| -> std::ops::Range<usize> {
-        let first = layout.start_offset() + head * layout.stride()[1];
-        debug_assert!(first + keys * head_dim <= all.len());
-        first..first + keys * head_dim
-    };
-    let softmax = CausalSoftmax {
-        scale: scale as f32,
-        past,
+    // Keys that no query of this call sees are left alone: a window costs its width, whatever came before.
+    let first = scores.visible(past, keys).start;
+    let near = keys - first;
+    let rows = |all: &'_ [f32], layout: &Layout, head: usize| -> Range<usize> {
+        let at = layout.start_offset() + head * layout.stride()[1];
+        debug_assert!(at + keys * head_dim <= all.len());
+        at + first * head_dim..at + keys * head_dim
     };
     let per_head: Vec<(Vec<f32>, Vec<f32>)> = with_slice(q, |q| {
         (0..heads)
             .into_par_iter()
-            .with_min_len((GRAIN / (queries * keys * head_dim).max(1)).max(1))
+            .with_min_len((GRAIN / (queries * near * head_dim).max(1)).max(1))
             .map(|head| {
                 let q = &q[head * queries * head_dim..(head + 1) * queries * head_dim];
                 let k = &ks[rows(ks, kl, head / shared)];
                 let v = &vs[rows(vs, vl, head / shared)];
-                let mut p = vec![0.0; queries * keys];
+                let mut p = vec![0.0; queries * near];
                 kernel::product(q, Matrix::F32(k), queries, head_dim, &mut p);
                 let mut out = vec![0.0f32; queries * head_dim];
-                for (i, (p, out)) in p.chunks_mut(keys).zip(out.chunks_mut(head_dim)).enumerate() {
-                    let n = softmax.visible(i, queries, keys);
-                    softmax.row(p, n);
-                    for (p, v) in p[..n].iter().zip(v.chunks_exact(head_dim)) {
+                for (i, (p, out)) in p.chunks_mut(near).zip(out.chunks_mut(head_dim)).enumerate() {
+                    let seen = scores.visible(past + i, keys);
+                    scores.row(p, head, past + i, seen.clone(), first);
+                    let seen = seen.start - first..seen.end - first;
+                    let v = v[seen.start * head_dim..].chunks_exact(head_dim);
+                    for (p, v) in p[seen].iter().zip(v) {
                         for (o, v) in out.iter_mut().zip(v) {
                             *o += p * v;
                         }
@@ -289,8 +396,12 @@ pub fn attention(
     }
     let mixed = Tensor::from_vec(mixed, (queries, heads * head_dim), q.device())?;
     let kept = keep.then(|| {
-        let p: Vec<f32> = per_head.into_iter().flat_map(|(p, _)| p).collect();
-        Tensor::from_vec(p, (heads, queries, keys), q.device())
+        let mut kept = vec![0.0; heads * queries * keys];
+        let near_rows = per_head.iter().flat_map(|(p, _)| p.chunks_exact(near));
+        for (row, near_row) in kept.chunks_exact_mut(keys).zip(near_rows) {
+            row[first..].copy_from_slice(near_row);
+        }
+        Tensor::from_vec(kept, (heads, queries, keys), q.device())
     });
     Ok((mixed, kept.transpose()?))
 }
@@ -318,7 +429,12 @@ pub fn rope(x: &Tensor, angles: &Angles) -> Result<Tensor> {
     let shape = (angles.cos.len() / angles.pairs.max(1), angles.pairs);
     let cos = Tensor::from_slice(&angles.cos, shape, x.device())?;
     let sin = Tensor::from_slice(&angles.sin, shape, x.device())?;
-    candle_nn::rotary_emb::rope_slow(x, &cos, &sin)
+    let (rotated, width) = (2 * angles.pairs, x.dim(D::Minus1)?);
+    let turned = candle_nn::rotary_emb::rope_slow(&x.narrow(D::Minus1, 0, rotated)?, &cos, &sin)?;
+    match width - rotated {
+        0 => Ok(turned),
+        rest => Tensor::cat(&[turned, x.narrow(D::Minus1, rotated, rest)?], D::Minus1),
+    }
 }
 
 struct Rope {

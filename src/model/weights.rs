@@ -1,9 +1,15 @@
 //! Named tensors from wherever they are kept, under their Hugging Face names.
 
-use super::linear::Linear;
+use super::config::{DecoderConfig, LayerKind};
+use super::families::names::Names;
+use super::linear::{Linear, select_rows, split_rows, transposed};
+use super::ops::with_slice;
 use crate::error::{Error, Result};
 use candle_core::quantized::QTensor;
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
+use rayon::prelude::*;
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// One stored tensor.
@@ -13,6 +19,17 @@ pub enum Stored {
     Float(Tensor),
     /// Quantised blocks, row by row; kept as they are in memory.
     Quantised(Arc<QTensor>),
+}
+
+impl Stored {
+    /// Bytes it takes in memory.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Float(t) => (t.elem_count() * t.dtype().size_in_bytes()) as u64,
+            Self::Quantised(q) => q.storage_size_in_bytes() as u64,
+        }
+    }
 }
 
 /// A checkpoint: tensors by their Hugging Face name, whatever the file calls them.
@@ -35,20 +52,55 @@ pub trait TensorSource: Send + Sync {
     fn origin(&self) -> String;
 }
 
-/// Takes tensors out of a source, checking their shapes against the configuration.
+/// Takes tensors out of a source, checking their shapes against the configuration, and keeps account of what it took.
 pub(crate) struct Loader<'a> {
     source: &'a dyn TensorSource,
     device: &'a Device,
+    names: &'a Names,
     prefix: &'a str,
+    taken: RefCell<Taken>,
 }
 
+#[derive(Default)]
+struct Taken {
+    names: HashSet<String>,
+    ignored: Vec<String>,
+    parameters: u64,
+    bytes: u64,
+}
+
+const DAMAGED: &str = "Fetch the model again, or correct its config.json.";
+
 impl<'a> Loader<'a> {
-    pub(crate) fn new(source: &'a dyn TensorSource, device: &'a Device, prefix: &'a str) -> Self {
-        Self {
+    /// A loader for the family that `names` belongs to.
+    ///
+    /// # Errors
+    /// If the embedding is nowhere to be found.
+    pub(crate) fn new(
+        source: &'a dyn TensorSource,
+        device: &'a Device,
+        names: &'a Names,
+    ) -> Result<Self> {
+        let embedding = |prefix: &str| format!("{prefix}{}.weight", names.embedding);
+        let found = |prefix: &&&str| source.shape(&embedding(prefix)).is_some();
+        let Some(prefix) = names.prefixes.iter().find(found) else {
+            let first = names.prefixes.first().copied().unwrap_or_default();
+            return Err(Error::failed(
+                format!(
+                    "{}: tensor {} is missing",
+                    source.origin(),
+                    embedding(first)
+                ),
+                DAMAGED,
+            ));
+        };
+        Ok(Self {
             source,
             device,
+            names,
             prefix,
-        }
+            taken: RefCell::default(),
+        })
     }
 
     /// What stands before the names of the body's tensors in this checkpoint.
@@ -56,49 +108,240 @@ impl<'a> Loader<'a> {
         self.prefix
     }
 
+    /// What stands before the names of block `index`.
+    pub(crate) fn block(&self, names: &Names, index: usize) -> String {
+        format!("{}{}.{index}", self.prefix, names.block)
+    }
+
+    /// Whether the checkpoint has a tensor of this name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.source.shape(name).is_some()
+    }
+
+    /// The complaint that a part of the model is not there.
+    pub(crate) fn nothing(&self, name: &str) -> Error {
+        Error::failed(
+            format!("{}: tensor {name} is missing", self.source.origin()),
+            DAMAGED,
+        )
+    }
+
+    fn check(&self, name: &str, shape: &[usize]) -> Result<()> {
+        match self.source.shape(name) {
+            Some(found) if found == shape => Ok(()),
+            Some(found) => Err(Error::failed(
+                format!(
+                    "{}: tensor {name} has shape {found:?}, but config.json asks for {shape:?}",
+                    self.source.origin()
+                ),
+                DAMAGED,
+            )),
+            None => Err(Error::failed(
+                format!(
+                    "{}: tensor {name} {shape:?} is missing",
+                    self.source.origin()
+                ),
+                DAMAGED,
+            )),
+        }
+    }
+
     /// A tensor of exactly this shape, as it is stored.
     pub(crate) fn stored(&self, name: &str, shape: &[usize]) -> Result<Stored> {
-        let damaged = "Fetch the model again, or correct its config.json.";
-        match self.source.shape(name) {
-            Some(found) if found == shape => {}
-            Some(found) => {
-                return Err(Error::failed(
-                    format!(
-                        "{}: tensor {name} has shape {found:?}, but config.json asks for {shape:?}",
-                        self.source.origin()
-                    ),
-                    damaged,
-                ));
+        self.check(name, shape)?;
+        let stored = match self.source.load(name)? {
+            Stored::Float(t) => {
+                if !finite(&t)? {
+                    return Err(Error::failed(
+                        format!(
+                            "{}: tensor {name} holds numbers that are not finite (NaN or infinity)",
+                            self.source.origin()
+                        ),
+                        "The weights are damaged: fetch the model again.",
+                    ));
+                }
+                Stored::Float(t.to_device(self.device)?)
             }
-            None => {
-                return Err(Error::failed(
-                    format!(
-                        "{}: tensor {name} {shape:?} is missing",
-                        self.source.origin()
-                    ),
-                    damaged,
-                ));
-            }
-        }
-        Ok(match self.source.load(name)? {
-            Stored::Float(t) => Stored::Float(t.to_device(self.device)?),
             quantised => quantised,
-        })
+        };
+        let mut taken = self.taken.borrow_mut();
+        if taken.names.insert(name.to_owned()) {
+            taken.parameters += shape.iter().product::<usize>() as u64;
+            taken.bytes += stored.bytes();
+        }
+        Ok(stored)
+    }
+
+    /// A tensor of exactly this shape as f32.
+    pub(crate) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        Ok(Linear::table(&self.stored(name, shape)?)?)
     }
 
     /// A vector, always as f32.
     pub(crate) fn vector(&self, name: &str, len: usize) -> Result<Tensor> {
-        Ok(Linear::table(&self.stored(name, &[len])?)?)
+        self.tensor(name, &[len])
     }
 
-    /// `name.weight` `[outputs, inputs]` with `name.bias` where the checkpoint has one.
-    pub(crate) fn linear(&self, name: &str, outputs: usize, inputs: usize) -> Result<Linear> {
-        let weight = self.stored(&format!("{name}.weight"), &[outputs, inputs])?;
-        let bias = format!("{name}.bias");
-        let bias = match self.source.shape(&bias) {
-            Some(_) => Some(self.vector(&bias, outputs)?),
-            None => None,
-        };
-        Ok(Linear::new(weight, bias)?)
+    /// A table `[rows, width]` of any number of rows.
+    pub(crate) fn table(&self, name: &str, width: usize) -> Result<Tensor> {
+        match self.source.shape(name).as_deref() {
+            Some([rows, found]) if *found == width => self.tensor(name, &[*rows, width]),
+            _ => self.tensor(name, &[1, width]),
+        }
     }
+
+    /// `name.weight` `[outputs, inputs]`, with `name.bias`.
+    pub(crate) fn linear(
+        &self,
+        name: &str,
+        outputs: usize,
+        inputs: usize,
+        bias: bool,
+    ) -> Result<Linear> {
+        let weight = self.stored(&format!("{name}.weight"), &[outputs, inputs])?;
+        Ok(Linear::new(weight, self.bias(name, outputs, bias)?)?)
+    }
+
+    fn bias(&self, name: &str, outputs: usize, bias: bool) -> Result<Option<Tensor>> {
+        match bias {
+            true => Ok(Some(self.vector(&format!("{name}.bias"), outputs)?)),
+            false => Ok(None),
+        }
+    }
+
+    /// Several linear layers stored above one another in `name.weight`.
+    pub(crate) fn linears(
+        &self,
+        name: &str,
+        sizes: &[usize],
+        inputs: usize,
+        bias: bool,
+    ) -> Result<Vec<Linear>> {
+        let outputs = sizes.iter().sum();
+        let weight = self.stored(&format!("{name}.weight"), &[outputs, inputs])?;
+        let bias = self.bias(name, outputs, bias)?;
+        split(&weight, bias.as_ref(), sizes)
+    }
+
+    /// The same of GPT-2's Conv1D, `[inputs, outputs]` with a bias.
+    pub(crate) fn conv1d(&self, name: &str, sizes: &[usize], inputs: usize) -> Result<Vec<Linear>> {
+        let outputs = sizes.iter().sum();
+        let weight = self.stored(&format!("{name}.weight"), &[inputs, outputs])?;
+        let bias = self.bias(name, outputs, true)?;
+        split(&transposed(&weight)?, bias.as_ref(), sizes)
+    }
+
+    /// Queries, keys and values stored head by head, `[heads, 3, head_dim]` rows.
+    pub(crate) fn interleaved(
+        &self,
+        name: &str,
+        heads: usize,
+        head_dim: usize,
+        inputs: usize,
+        bias: bool,
+    ) -> Result<Vec<Linear>> {
+        let outputs = 3 * heads * head_dim;
+        let weight = self.stored(&format!("{name}.weight"), &[outputs, inputs])?;
+        let bias = self.bias(name, outputs, bias)?;
+        (0..3)
+            .map(|part| {
+                let rows: Vec<u32> = (0..heads * head_dim)
+                    .map(|i| ((i / head_dim * 3 + part) * head_dim + i % head_dim) as u32)
+                    .collect();
+                let bias = match &bias {
+                    Some(bias) => {
+                        Some(bias.index_select(&Tensor::new(&rows[..], bias.device())?, 0)?)
+                    }
+                    None => None,
+                };
+                Ok(Linear::new(select_rows(&weight, &rows)?, bias)?)
+            })
+            .collect()
+    }
+
+    /// Leave alone what lies under this name: it repeats something that was taken elsewhere.
+    pub(crate) fn ignore(&self, name: String) {
+        self.taken.borrow_mut().ignored.push(name + ".");
+    }
+
+    /// Number of weights taken and their bytes in memory.
+    pub(crate) fn size(&self) -> (u64, u64) {
+        let taken = self.taken.borrow();
+        (taken.parameters, taken.bytes)
+    }
+
+    /// Look at what was left: tensors that belong to the text model's blocks and that the configuration has no place
+    /// for are an error, for the numbers would be wrong without them. Others (image towers, poolers) are returned.
+    pub(crate) fn finish(&self, c: &DecoderConfig) -> Result<Vec<String>> {
+        let taken = self.taken.borrow();
+        let blocks = format!("{}{}.", self.prefix, self.names.block);
+        let mut others = Vec::new();
+        for name in self.source.names() {
+            let known = taken.names.contains(&name)
+                || self.names.ignored.iter().any(|end| name.ends_with(end))
+                || taken.ignored.iter().any(|start| name.starts_with(start));
+            if known {
+                continue;
+            }
+            let block = name
+                .strip_prefix(&blocks)
+                .and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
+            let skipped = |block: usize| c.layers.get(block) == Some(&LayerKind::Skipped);
+            match block {
+                Some(block) if block >= c.blocks() => {
+                    return Err(Error::failed(
+                        format!(
+                            "{}: tensor {name} belongs to a layer that config.json does not have \
+                             (it counts {})",
+                            self.source.origin(),
+                            c.blocks()
+                        ),
+                        DAMAGED,
+                    ));
+                }
+                Some(block) if !skipped(block) => {
+                    return Err(Error::failed(
+                        format!(
+                            "{}: tensor {name} {:?} has no place in a model of type {} as config.json describes it",
+                            self.source.origin(),
+                            self.source.shape(&name).unwrap_or_default(),
+                            c.family.name()
+                        ),
+                        DAMAGED,
+                    ));
+                }
+                _ => others.push(name),
+            }
+        }
+        Ok(others)
+    }
+}
+
+/// Parts of a matrix, one below the other, with their parts of the bias.
+fn split(weight: &Stored, bias: Option<&Tensor>, sizes: &[usize]) -> Result<Vec<Linear>> {
+    let mut first = 0;
+    split_rows(weight, sizes)?
+        .into_iter()
+        .zip(sizes)
+        .map(|(weight, &size)| {
+            let bias = match bias {
+                Some(bias) => Some(bias.narrow(0, first, size)?.contiguous()?),
+                None => None,
+            };
+            first += size;
+            Ok(Linear::new(weight, bias)?)
+        })
+        .collect()
+}
+
+/// Whether all numbers are finite. Weights that are being trained are trusted.
+fn finite(t: &Tensor) -> candle_core::Result<bool> {
+    if t.is_variable() || t.track_op() || t.dtype() != DType::F32 || !t.device().is_cpu() {
+        return Ok(true);
+    }
+    // The exponent of NaN and infinities is all ones.
+    with_slice(t, |t| {
+        t.par_chunks(1 << 16)
+            .all(|t| t.iter().all(|v| v.to_bits() & 0x7f80_0000 != 0x7f80_0000))
+    })
 }

@@ -30,6 +30,8 @@ pub struct Generation {
     tokens: Vec<u32>,
     prompt: usize,
     limit: usize,
+    /// Whether the model predicts what comes next.
+    generates: bool,
     /// The last token read, whose cells still miss what came next.
     pending: Option<Pending>,
     started: Instant,
@@ -59,11 +61,20 @@ impl Generation {
             )));
         }
         let lens = Lens::new(job.lens.clone());
+        let mut state = model.decoder().state();
+        // Read in chunks as if at once.
+        state.announce(tokens.len());
         let generation = Self {
             sampler: Sampler::new(job.sampling.clone()),
-            state: model.decoder().state(),
+            state,
             prompt: tokens.len(),
-            limit: job.max_new_tokens,
+            // A masked language model says what stands at each place, not what comes next.
+            limit: if model.card().causal {
+                job.max_new_tokens
+            } else {
+                0
+            },
+            generates: model.card().causal,
             pending: None,
             started: Instant::now(),
             drawn: VecDeque::new(),
@@ -88,8 +99,11 @@ impl Generation {
         Ok(generation)
     }
 
-    /// Allow this many more tokens.
+    /// Allow this many more tokens, if the model generates.
     pub fn extend(&mut self, more: usize) {
+        if !self.generates {
+            return;
+        }
         self.limit = (self.tokens.len() - self.prompt).saturating_add(more);
     }
 
@@ -114,6 +128,10 @@ impl Generation {
         model: &Model,
         emit: &mut dyn FnMut(Event),
     ) -> Result<Option<Finish>> {
+        if !self.generates {
+            self.read(model, emit)?;
+            return Ok(Some(Finish::Length));
+        }
         if self.drawn() >= self.limit && self.limit > 0 {
             return self.finish(model, Finish::Length, emit).map(Some);
         }
@@ -141,11 +159,15 @@ impl Generation {
     /// How many tokens to read at once. Attention rows of all blocks are held meanwhile, so long texts are read in
     /// shorter chunks then.
     fn chunk(&self, model: &Model, from: usize) -> usize {
+        if !self.generates {
+            return self.tokens.len();
+        }
         if !self.job.attention {
             return CHUNK;
         }
         let c = model.decoder().config();
-        (ATTENTION_BYTES / (4 * c.blocks * c.heads * (from + CHUNK))).clamp(1, CHUNK)
+        let row = 4 * c.blocks() * c.heads.max(1) * (from + CHUNK);
+        (ATTENTION_BYTES / row).clamp(1, CHUNK)
     }
 
     /// Read what has not been read: a chunk of the prompt, or the token drawn last.
@@ -160,10 +182,9 @@ impl Generation {
             states: true,
             attention: self.job.attention,
         };
-        let mut rows = [Row {
-            tokens: &self.tokens[from..to],
-            state: Some(&mut self.state),
-        }];
+        let causal = self.generates;
+        let memory = causal.then_some(&mut self.state);
+        let mut rows = [Row::new(&self.tokens[from..to], memory)];
         let traced = model.decoder().forward(&mut rows, taps)?;
         let began = Instant::now();
         let attention = (from..to)
@@ -172,14 +193,18 @@ impl Generation {
                     .attention
                     .then(|| {
                         let keep = self.job.attention_rows;
-                        attention::read(&traced, 0, position - from, position + 1, keep)
+                        attention::read(&traced, 0, position - from, position, keep)
                     })
                     .transpose()
+                    .map(Option::flatten)
             })
             .collect::<Result<Vec<_>, _>>()?;
         let mut attention = attention.into_iter();
         // The last token of the text waits for what comes next; all others know it.
-        let complete = to.min(self.tokens.len() - 1) - from;
+        let complete = match causal {
+            true => to.min(self.tokens.len() - 1) - from,
+            false => to,
+        };
         let tile = Lens::tile(model.decoder());
         let mut at = 0;
         while at < complete {
@@ -187,7 +212,7 @@ impl Generation {
             let opened = self.lens.open(model.decoder(), &traced, span.clone())?;
             let targets: Vec<Option<u32>> = span
                 .clone()
-                .map(|i| self.tokens.get(from + i + 1).copied())
+                .map(|i| self.tokens.get(from + i + 1).copied().filter(|_| causal))
                 .collect();
             for (i, mut cells) in span.clone().zip(self.lens.read(&opened, &targets)) {
                 cells.attention = attention.next().flatten();
@@ -198,7 +223,7 @@ impl Generation {
             }
             at = span.end;
         }
-        if to == self.tokens.len() {
+        if causal && to == self.tokens.len() {
             let last = to - from - 1;
             self.pending = Some(Pending {
                 opened: self.lens.open(model.decoder(), &traced, last..last + 1)?,

@@ -163,10 +163,7 @@ fn continuation(
     let mut drawn = Vec::new();
     let mut first = f64::NAN;
     while drawn.len() < most && state.len() + unread.len() < decoder.config().context {
-        let mut rows = [Row {
-            tokens: &unread,
-            state: Some(&mut state),
-        }];
+        let mut rows = [Row::new(&unread, Some(&mut state))];
         let traced = decoder.forward(&mut rows, Taps::default())?;
         let last = traced.last.narrow(0, unread.len() - 1, 1)?;
         let logits: Vec<f32> = decoder

@@ -472,10 +472,7 @@ fn worker(
         let text = |w: usize, shift: usize| &stream[w * context + shift..(w + 1) * context + shift];
         let mut rows: Vec<Row<'_>> = windows
             .iter()
-            .map(|w| Row {
-                tokens: text(*w, 0),
-                state: None,
-            })
+            .map(|w| Row::new(text(*w, 0), None))
             .collect();
         let targets: Vec<u32> = windows.iter().flat_map(|w| text(*w, 1)).copied().collect();
         let traced = decoder.forward(&mut rows, Taps::default())?;

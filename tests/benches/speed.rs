@@ -63,10 +63,7 @@ fn decode(c: &mut Criterion) {
                 let mut next = tokens.clone();
                 let mut began = Instant::now();
                 for step in 0..=NEW {
-                    let mut rows = [Row {
-                        tokens: &next,
-                        state: Some(&mut state),
-                    }];
+                    let mut rows = [Row::new(&next, Some(&mut state))];
                     let traced = decoder.forward(&mut rows, Taps::default()).expect("reads");
                     let last = traced
                         .last

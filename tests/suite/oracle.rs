@@ -3,16 +3,56 @@
 use candle_core::{Device, Tensor};
 use entroscope::model::cache::State;
 use entroscope::model::config::DecoderConfig;
-use entroscope::model::decoder::{Row, Taps};
+use entroscope::model::decoder::{Row, Taps, Traced};
 use entroscope::model::safetensors::Safetensors;
-use entroscope::model::{Decoder, LoadOptions, Model};
+use entroscope::model::{Decoder, Intervention, LoadOptions, Model};
 use entroscope::session::{self, Event, Job, Prompt, Recorder};
 use entroscope::trace::{Grid, Record};
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-const FAMILIES: [&str; 4] = ["gpt2", "gpt2_hub", "llama", "llama_tied"];
+/// Every checkpoint of `tests/fixtures`, one or more for each family.
+const FAMILIES: [&str; 28] = [
+    "bert",
+    "bert_hub",
+    "bloom",
+    "gemma",
+    "gemma2",
+    "gemma3",
+    "gemma3_vl",
+    "gpt2",
+    "gpt2_hub",
+    "gpt_neox",
+    "lfm2",
+    "llama",
+    "llama_tied",
+    "mamba",
+    "mamba2",
+    "mistral",
+    "mllama",
+    "mllama_vl",
+    "olmo2",
+    "opt",
+    "phi",
+    "phi3",
+    "phi3_longrope",
+    "qwen2",
+    "qwen2_bf16_sharded",
+    "qwen3",
+    "smollm3",
+    "zamba2",
+];
+
+/// The families that read from left to right and so can remember.
+fn causal() -> impl Iterator<Item = &'static str> {
+    FAMILIES.into_iter().filter(|f| !f.starts_with("bert"))
+}
+
+/// How much wider the tolerances of a family are: Zamba 2's gated norms amplify rounding.
+fn slack(family: &str) -> f32 {
+    if family == "zamba2" { 10.0 } else { 1.0 }
+}
 
 fn folder(family: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -23,6 +63,8 @@ fn folder(family: &str) -> PathBuf {
 struct Expected {
     tensors: HashMap<String, Tensor>,
     prompts: Vec<Vec<u32>>,
+    /// Blocks with attention, in order.
+    attention: Vec<usize>,
 }
 
 impl Expected {
@@ -42,7 +84,13 @@ impl Expected {
                 ids.iter().map(|i| i.as_u64().unwrap() as u32).collect()
             })
             .collect();
-        Self { tensors, prompts }
+        let attention = json["attention_layers"].as_array();
+        let attention = attention.into_iter().flatten();
+        Self {
+            tensors,
+            prompts,
+            attention: attention.map(|b| b.as_u64().unwrap() as usize).collect(),
+        }
     }
 
     fn get(&self, name: &str) -> Vec<f32> {
@@ -98,6 +146,7 @@ fn every_metric_equals_the_float64_reference() {
         for (i, prompt) in expected.prompts.iter().enumerate() {
             let record = record(&model, &job(prompt, 0));
             let (grid, positions) = (grid(&record), prompt.len());
+            let resid = expected.get(&format!("p{i}.resid"));
             let mut compared = 0;
             for (column, tolerance, relative) in [
                 ("entropy", 1e-4, 0.0),
@@ -130,12 +179,28 @@ fn every_metric_equals_the_float64_reference() {
                         let found = grid.value(layer, position, metric).unwrap();
                         let value = values[layer * positions + position];
                         let what = format!("{family} p{i} {column} layer {layer} at {position}");
-                        close(&what, found, value, tolerance, relative);
+                        let slack = slack(family);
+                        let tolerance = if column == "l0" {
+                            // A number that lies on the threshold may count or not.
+                            let d = model.card().d_model;
+                            let h = &resid[(layer * positions + position) * d..][..d];
+                            let near = |h: &&f32| (h.abs() - 1e-3).abs() < 2e-5;
+                            h.iter().filter(near).count() as f32
+                        } else {
+                            tolerance * slack
+                        };
+                        close(&what, found, value, tolerance, relative * slack);
                         compared += 1;
                     }
                 }
             }
             for (column, tolerance) in [("surprisal", 1e-4), ("next_rank", 0.0)] {
+                if !model.card().causal {
+                    let metric = record.schema.find(column).unwrap();
+                    assert!((0..positions).all(|p| grid.value(0, p, metric).is_none()));
+                    compared += grid.states() * (positions - 1);
+                    continue;
+                }
                 let values = expected.get(&format!("p{i}.{column}"));
                 let metric = record.schema.find(column).unwrap();
                 for layer in 0..grid.states() {
@@ -143,7 +208,7 @@ fn every_metric_equals_the_float64_reference() {
                         let found = grid.value(layer, position, metric).unwrap();
                         let value = values[layer * (positions - 1) + position];
                         let what = format!("{family} p{i} {column} layer {layer} at {position}");
-                        close(&what, found, value, tolerance, 0.0);
+                        close(&what, found, value, tolerance * slack(family), 0.0);
                         compared += 1;
                     }
                     assert_eq!(grid.value(layer, positions - 1, metric), None);
@@ -159,7 +224,8 @@ fn every_metric_equals_the_float64_reference() {
                     for (k, candidate) in top.iter().enumerate() {
                         let at = (layer * positions + position) * 5 + k;
                         assert_eq!(candidate.id as f32, ids[at], "{family} p{i} top {k}");
-                        close("top5_probs", candidate.prob, probs[at], 1e-4, 0.0);
+                        let tolerance = 1e-4 * slack(family);
+                        close("top5_probs", candidate.prob, probs[at], tolerance, 0.0);
                     }
                 }
             }
@@ -173,75 +239,75 @@ fn attention_rows_and_their_entropies_equal_the_reference() {
         let (model, expected) = (load(family), Expected::load(family));
         for (i, prompt) in expected.prompts.iter().enumerate() {
             let record = record(&model, &job(prompt, 0));
+            let (n, heads) = (prompt.len(), model.card().heads);
+            if expected.attention.is_empty() {
+                assert!((0..n).all(|p| grid(&record).cells(p).unwrap().attention.is_none()));
+                continue;
+            }
             let rows = expected.get(&format!("p{i}.attn"));
             let entropy = expected.get(&format!("p{i}.attn_entropy"));
             let varentropy = expected.get(&format!("p{i}.attn_varentropy"));
-            let (n, heads) = (prompt.len(), model.card().heads);
+            let slack = slack(family);
             for position in 0..n {
                 let cells = grid(&record).cells(position).unwrap();
                 let attention = cells.attention.as_ref().unwrap();
                 let kept = attention.rows.as_ref().unwrap();
+                let shown = if model.card().causal { position + 1 } else { n };
+                assert_eq!(kept.len(), model.card().blocks * heads * shown);
                 for block in 0..model.card().blocks {
+                    let Some(nth) = expected.attention.iter().position(|b| *b == block) else {
+                        let of_block = block * heads..(block + 1) * heads;
+                        assert!(attention.entropy[of_block].iter().all(|v| v.is_nan()));
+                        assert!(attention.mean[block].is_nan());
+                        let of_block = block * heads * shown..(block + 1) * heads * shown;
+                        assert!(kept[of_block].iter().all(|v| v.is_nan()));
+                        continue;
+                    };
+                    // A key that the reference gives exactly nothing was masked out.
+                    let of_head = |head: usize| &rows[((nth * heads + head) * n + position) * n..];
+                    let visible = (0..n).filter(|k| of_head(0)[*k] > 0.0).count();
                     for head in 0..heads {
                         let at = block * heads + head;
-                        let reference = at * n + position;
-                        close(
-                            "attn_entropy",
-                            attention.entropy[at],
-                            entropy[reference],
-                            1e-4,
-                            0.0,
-                        );
-                        close(
-                            "attn_varentropy",
-                            attention.varentropy[at],
-                            varentropy[reference],
-                            1e-3,
-                            0.0,
-                        );
-                        for key in 0..=position {
-                            let found = kept[at * (position + 1) + key];
-                            close("attn", found, rows[reference * n + key], 1e-4, 0.0);
+                        let reference = (nth * heads + head) * n + position;
+                        let found = attention.entropy[at];
+                        close("attn_entropy", found, entropy[reference], 1e-4 * slack, 0.0);
+                        let found = attention.varentropy[at];
+                        let value = varentropy[reference];
+                        close("attn_varentropy", found, value, 1e-3 * slack, 0.0);
+                        for key in 0..shown {
+                            let found = kept[at * shown + key];
+                            let value = of_head(head)[key];
+                            close(&format!("{family} attn"), found, value, 1e-4 * slack, 0.0);
+                            assert_eq!(found == 0.0, value == 0.0, "{family} window");
                         }
                     }
                     // What is made of the heads, worked out again from the rows.
-                    let visible = position + 1;
-                    let row = |head: usize| &kept[(block * heads + head) * visible..][..visible];
+                    let row = |head: usize| &kept[(block * heads + head) * shown..][..shown];
                     let wide: Vec<f64> = (0..heads)
                         .map(|h| f64::from(attention.entropy[block * heads + h]))
                         .collect();
                     for (head, entropy) in wide.iter().enumerate() {
                         let norm = attention.entropy_norm[block * heads + head];
-                        assert_eq!(norm.is_nan(), position == 0);
-                        if position > 0 {
+                        assert_eq!(norm.is_nan(), visible == 1);
+                        if visible > 1 {
                             let expected = (entropy / (visible as f64).ln()) as f32;
                             close("attn_entropy_norm", norm, expected, 1e-5, 0.0);
                         }
                     }
-                    let n = heads as f64;
-                    let mean = wide.iter().sum::<f64>() / n;
-                    let spread = wide.iter().map(|h| (h - mean).powi(2)).sum::<f64>() / n;
+                    let count = heads as f64;
+                    let mean = wide.iter().sum::<f64>() / count;
+                    let spread = wide.iter().map(|h| (h - mean).powi(2)).sum::<f64>() / count;
                     let mut apart = 0.0;
-                    for key in 0..visible {
+                    for key in 0..shown {
                         let at = |h: usize| f64::from(row(h)[key]);
-                        let mean = (0..heads).map(at).sum::<f64>() / n;
+                        let mean = (0..heads).map(at).sum::<f64>() / count;
                         apart += (0..heads).map(|h| (at(h) - mean).abs()).sum::<f64>();
                     }
-                    let apart = apart / (n * visible as f64);
-                    close(
-                        "attn_entropy_mean",
-                        attention.mean[block],
-                        mean as f32,
-                        1e-5,
-                        0.0,
-                    );
-                    close(
-                        "attn_head_var",
-                        attention.head_var[block],
-                        spread as f32,
-                        1e-5,
-                        0.0,
-                    );
+                    let apart = apart / (count * visible as f64);
+                    let found = attention.mean[block];
+                    close("attn_entropy_mean", found, mean as f32, 1e-5, 0.0);
+                    let found = attention.head_var[block];
+                    close("attn_head_var", found, spread as f32, 1e-5, 0.0);
                     let found = attention.disagreement[block];
                     close("attn_disagreement", found, apart as f32, 1e-6, 0.0);
                 }
@@ -259,10 +325,7 @@ fn residual_states_and_final_logits_equal_the_reference() {
                 states: true,
                 attention: false,
             };
-            let mut rows = [Row {
-                tokens: prompt,
-                state: None,
-            }];
+            let mut rows = [Row::new(prompt, None)];
             let traced = model.decoder().forward(&mut rows, taps).unwrap();
             let resid = expected.get(&format!("p{i}.resid"));
             let found: Vec<f32> = traced
@@ -272,7 +335,14 @@ fn residual_states_and_final_logits_equal_the_reference() {
                 .collect();
             assert_eq!(found.len(), resid.len());
             for (found, resid) in found.iter().zip(&resid) {
-                close("resid", *found, *resid, 1e-4, 1e-5);
+                let slack = slack(family);
+                close(
+                    &format!("{family} resid"),
+                    *found,
+                    *resid,
+                    1e-4 * slack,
+                    1e-5 * slack,
+                );
             }
             let last = traced.last.narrow(0, prompt.len() - 4, 4).unwrap();
             let logits = model.decoder().final_norm(&last).unwrap();
@@ -283,15 +353,126 @@ fn residual_states_and_final_logits_equal_the_reference() {
                 .iter()
                 .zip(expected.get(&format!("p{i}.final_logits")))
             {
-                close("final_logits", *found, value, 2e-4, 0.0);
+                let logits = if family == "zamba2" { 1e-3 } else { 2e-4 };
+                close(
+                    &format!("{family} final_logits"),
+                    *found,
+                    value,
+                    logits,
+                    0.0,
+                );
             }
         }
     }
 }
 
 #[test]
-fn greedy_tokens_with_cache_equal_the_uncached_reference() {
+fn steered_logits_equal_the_reference() {
     for family in FAMILIES {
+        let (model, expected) = (load(family), Expected::load(family));
+        // The output of block 1 is state 2.
+        let vector: Vec<f32> = expected.get("steer.v").iter().map(|v| 2.0 * v).collect();
+        let steer = |vector: Vec<f32>| {
+            [Intervention {
+                layer: 2,
+                positions: 0..usize::MAX,
+                vector: vector.into(),
+            }]
+        };
+        let logits = |traced: &Traced, tokens: usize| -> Vec<f32> {
+            let last = traced.last.narrow(0, tokens - 4, 4).unwrap();
+            let normed = model.decoder().final_norm(&last).unwrap();
+            let logits = model.decoder().head(&normed).unwrap();
+            logits.flatten_all().unwrap().to_vec1().unwrap()
+        };
+        for (i, prompt) in expected.prompts.iter().enumerate() {
+            let read = |interventions: &[Intervention]| {
+                let mut rows = [Row::new(prompt, None).steered(interventions)];
+                let traced = model.decoder().forward(&mut rows, Taps::default()).unwrap();
+                logits(&traced, prompt.len())
+            };
+            let steered = expected.get(&format!("p{i}.steered_logits"));
+            let tolerance = if family == "zamba2" { 1e-3 } else { 2e-4 };
+            for (found, value) in read(&steer(vector.clone())).iter().zip(&steered) {
+                close(&format!("{family} steered"), *found, *value, tolerance, 0.0);
+            }
+            let nothing = vec![0.0; vector.len()];
+            assert_eq!(read(&steer(nothing)), read(&[]), "{family} strength 0");
+            if !model.card().causal {
+                continue;
+            }
+            // Beside an unsteered row, and token by token: each keeps to itself.
+            let plan = steer(vector.clone());
+            let (mut a, mut b) = (model.decoder().state(), model.decoder().state());
+            a.announce(prompt.len());
+            b.announce(prompt.len());
+            let mut both = Vec::new();
+            for token in prompt.chunks(1) {
+                let mut rows = [
+                    Row::new(token, Some(&mut a)),
+                    Row::new(token, Some(&mut b)).steered(&plan),
+                ];
+                let traced = model.decoder().forward(&mut rows, Taps::default()).unwrap();
+                both.push(traced.last);
+            }
+            let branch = |row: usize| {
+                let last: Vec<Tensor> = both.iter().map(|t| t.narrow(0, row, 1).unwrap()).collect();
+                Traced {
+                    last: Tensor::cat(&last, 0).unwrap(),
+                    states: Vec::new(),
+                    attention: Vec::new(),
+                }
+            };
+            assert_eq!(logits(&branch(0), prompt.len()), read(&[]), "{family}");
+            assert_eq!(logits(&branch(1), prompt.len()), read(&plan), "{family}");
+        }
+    }
+}
+
+#[test]
+fn a_long_text_is_read_again_where_its_rotary_frequencies_change() {
+    // The reference reads everything anew for every token; ours has a cache that crosses the original context of 20.
+    let (model, expected) = (load("phi3_longrope"), Expected::load("phi3_longrope"));
+    let prompt = &expected.prompts[0];
+    assert!(prompt.len() < 20 && prompt.len() + 12 > 20);
+    let decoder = model.decoder();
+    let mut state = decoder.state();
+    let mut text = prompt.clone();
+    let mut unread = prompt.clone();
+    for expected in expected.get("p0.greedy_ids") {
+        let mut rows = [Row::new(&unread, Some(&mut state))];
+        let cached = decoder.forward(&mut rows, Taps::default()).unwrap().last;
+        let cached = cached.narrow(0, unread.len() - 1, 1).unwrap();
+        let whole = decoder
+            .forward(&mut [Row::new(&text, None)], Taps::default())
+            .unwrap();
+        let whole = whole.last.narrow(0, text.len() - 1, 1).unwrap();
+        let bits = |t: &Tensor| -> Vec<f32> { t.flatten_all().unwrap().to_vec1().unwrap() };
+        assert_eq!(bits(&cached), bits(&whole), "at {} tokens", text.len());
+        text.push(expected as u32);
+        unread = vec![expected as u32];
+    }
+    // Back before the crossing, the short frequencies hold again.
+    state.truncate(prompt.len());
+    let mut rows = [Row::new(
+        &text[prompt.len()..=prompt.len()],
+        Some(&mut state),
+    )];
+    let again = decoder.forward(&mut rows, Taps::default()).unwrap().last;
+    let short = decoder
+        .forward(
+            &mut [Row::new(&text[..=prompt.len()], None)],
+            Taps::default(),
+        )
+        .unwrap();
+    let short = short.last.narrow(0, prompt.len(), 1).unwrap();
+    let bits = |t: &Tensor| -> Vec<f32> { t.flatten_all().unwrap().to_vec1().unwrap() };
+    assert_eq!(bits(&again), bits(&short));
+}
+
+#[test]
+fn greedy_tokens_with_cache_equal_the_uncached_reference() {
+    for family in causal() {
         let (model, expected) = (load(family), Expected::load(family));
         for (i, prompt) in expected.prompts.iter().enumerate() {
             let record = record(&model, &job(prompt, 12));
@@ -320,7 +501,7 @@ fn bits(grid: &Grid, positions: std::ops::Range<usize>) -> Vec<u32> {
 
 #[test]
 fn decoding_with_a_cache_equals_reading_the_whole_text_at_once_bit_for_bit() {
-    for family in FAMILIES {
+    for family in causal() {
         let (model, expected) = (load(family), Expected::load(family));
         let prompt = &expected.prompts[1];
         let generated = record(&model, &job(prompt, 12));
@@ -336,18 +517,24 @@ fn decoding_with_a_cache_equals_reading_the_whole_text_at_once_bit_for_bit() {
 
 #[test]
 fn reading_in_chunks_equals_reading_at_once_and_forks_do_not_disturb_each_other() {
-    for family in FAMILIES {
+    for family in causal() {
         let (model, expected) = (load(family), Expected::load(family));
         let decoder = model.decoder();
         let prompt = &expected.prompts[1];
         let read = |tokens: &[u32], state: Option<&mut State>| -> Vec<f32> {
-            let mut rows = [Row { tokens, state }];
+            let mut rows = [Row::new(tokens, state)];
             let traced = decoder.forward(&mut rows, Taps::default()).unwrap();
             traced.last.flatten_all().unwrap().to_vec1().unwrap()
         };
         let whole = read(prompt, None);
-        for size in [1, 3, 7, 16] {
+        // Said beforehand, as the engine does, for a family that reads long texts differently from the start.
+        let fresh = || {
             let mut state = decoder.state();
+            state.announce(prompt.len());
+            state
+        };
+        for size in [1, 3, 7, 16] {
+            let mut state = fresh();
             let parts: Vec<f32> = prompt
                 .chunks(size)
                 .flat_map(|chunk| read(chunk, Some(&mut state)))
@@ -356,7 +543,7 @@ fn reading_in_chunks_equals_reading_at_once_and_forks_do_not_disturb_each_other(
         }
         // Two branches of one past, read in turn, then one rewound.
         let (past, rest) = prompt.split_at(prompt.len() / 2);
-        let mut main = decoder.state();
+        let mut main = fresh();
         let first = read(past, Some(&mut main));
         let mut other = main.fork().unwrap();
         let noise: Vec<u32> = rest.iter().rev().copied().collect();
@@ -364,6 +551,7 @@ fn reading_in_chunks_equals_reading_at_once_and_forks_do_not_disturb_each_other(
         let second = read(rest, Some(&mut main));
         assert_eq!([first, second].concat(), whole, "{family} after a fork");
         other.truncate(past.len());
+        other.announce(prompt.len());
         let again = read(rest, Some(&mut other));
         assert_eq!(
             again,
@@ -380,23 +568,15 @@ fn rows_of_one_forward_do_not_see_each_other() {
         let decoder = model.decoder();
         let (a, b) = (&expected.prompts[0], &expected.prompts[1]);
         let alone = |tokens: &[u32]| -> Vec<f32> {
-            let mut rows = [Row {
-                tokens,
-                state: None,
-            }];
+            let mut rows = [Row::new(tokens, None)];
             let traced = decoder.forward(&mut rows, Taps::default()).unwrap();
             traced.last.flatten_all().unwrap().to_vec1().unwrap()
         };
         let (mut state_a, mut state_b) = (decoder.state(), decoder.state());
+        let remembers = model.card().causal;
         let mut rows = [
-            Row {
-                tokens: a,
-                state: Some(&mut state_a),
-            },
-            Row {
-                tokens: b,
-                state: Some(&mut state_b),
-            },
+            Row::new(a, remembers.then_some(&mut state_a)),
+            Row::new(b, remembers.then_some(&mut state_b)),
         ];
         let traced = decoder.forward(&mut rows, Taps::default()).unwrap();
         let together: Vec<f32> = traced.last.flatten_all().unwrap().to_vec1().unwrap();
@@ -415,35 +595,19 @@ fn rows_of_equal_length_without_memory_do_not_see_each_other_either() {
         attention: true,
     };
     let read = |texts: &[&[u32]]| {
-        let mut rows: Vec<Row<'_>> = texts
-            .iter()
-            .map(|tokens| Row {
-                tokens,
-                state: None,
-            })
-            .collect();
+        let mut rows: Vec<Row<'_>> = texts.iter().map(|tokens| Row::new(tokens, None)).collect();
         let traced = decoder.forward(&mut rows, taps).unwrap();
         assert!(
             traced
                 .attention
                 .iter()
-                .all(|block| block.len() == texts.len())
+                .all(|block| block.as_ref().unwrap().rows.len() == texts.len())
         );
         let last: Vec<f32> = traced.last.flatten_all().unwrap().to_vec1().unwrap();
         last
     };
     assert_eq!(read(&[&a, &b]), [read(&[&a]), read(&[&b])].concat());
-    assert!(
-        decoder
-            .forward(
-                &mut [Row {
-                    tokens: &[],
-                    state: None
-                }],
-                taps
-            )
-            .is_err()
-    );
+    assert!(decoder.forward(&mut [Row::new(&[], None)], taps).is_err());
 }
 
 #[test]
@@ -457,10 +621,7 @@ fn the_last_lens_row_is_what_the_sampler_draws_from() {
             states: true,
             attention: false,
         };
-        let mut rows = [Row {
-            tokens: prompt,
-            state: None,
-        }];
+        let mut rows = [Row::new(prompt, None)];
         let traced = decoder.forward(&mut rows, taps).unwrap();
         let lens = Lens::new(Job::new(Prompt::Ids(vec![0]), 0).lens);
         let opened = lens.open(decoder, &traced, 0..prompt.len()).unwrap();

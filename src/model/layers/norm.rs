@@ -1,0 +1,54 @@
+//! A norm with its weights.
+
+use crate::error::Result;
+use crate::model::config::Norm;
+use crate::model::ops;
+use crate::model::weights::Loader;
+use candle_core::Tensor;
+
+/// A norm over the last dimension.
+#[derive(Debug)]
+pub(crate) struct NormLayer {
+    kind: Norm,
+    weight: Tensor,
+    bias: Option<Tensor>,
+}
+
+impl NormLayer {
+    /// `name.weight`, and `name.bias` where the norm has one; old files call them gamma and beta.
+    pub(crate) fn load(loader: &Loader<'_>, name: &str, width: usize, norm: Norm) -> Result<Self> {
+        let (weight, bias) = match norm {
+            Norm::Rms(_) => (loader.vector(&format!("{name}.weight"), width)?, None),
+            Norm::RmsPlusOne(_) => {
+                let weight = loader.vector(&format!("{name}.weight"), width)?;
+                ((weight + 1.0)?, None)
+            }
+            Norm::Layer(_) => {
+                let either = |new: &str, old: &str| {
+                    let (new, old) = (format!("{name}.{new}"), format!("{name}.{old}"));
+                    if loader.has(&old) && !loader.has(&new) {
+                        loader.vector(&old, width)
+                    } else {
+                        loader.vector(&new, width)
+                    }
+                };
+                (either("weight", "gamma")?, Some(either("bias", "beta")?))
+            }
+        };
+        Ok(Self {
+            kind: norm,
+            weight,
+            bias,
+        })
+    }
+
+    /// Of each row by itself.
+    pub(crate) fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        match (self.kind, &self.bias) {
+            (Norm::Layer(eps), Some(bias)) => ops::layer_norm(x, &self.weight, bias, eps),
+            (Norm::Rms(eps) | Norm::RmsPlusOne(eps) | Norm::Layer(eps), _) => {
+                ops::rms_norm(x, &self.weight, eps)
+            }
+        }
+    }
+}
