@@ -156,13 +156,14 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
 pub fn load_model(reference: &str, context: &Context) -> Result<Model> {
     let mut progress = progress::Progress::new(&context.notes, progress::Counted::Bytes);
     let mut heard = |what: &str, done, total| progress.update(what, done, total);
-    Model::load(reference, &load_options(context), &mut heard)
+    session::open(reference, &load_options(context), &mut heard)
 }
 
 /// How models are loaded.
 pub fn load_options(context: &Context) -> LoadOptions {
     LoadOptions {
         cache: context.folders.cache.clone(),
+        ..LoadOptions::default()
     }
 }
 

@@ -4,6 +4,7 @@
 //! reduced to the metrics of a cell. The last row is the model's own: the sampler reads the very same numbers.
 
 pub mod attention;
+pub mod check;
 mod distribution;
 pub mod reference;
 pub mod sparsity;

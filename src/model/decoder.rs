@@ -14,7 +14,7 @@ use super::intervention::Intervention;
 use super::layers::{Block, NormLayer, Pass, Span};
 use super::linear::Linear;
 use super::ops::Angles;
-use super::weights::{Loader, TensorSource};
+use super::weights::{Loader, TensorSource, Watch};
 use crate::error::Result;
 use candle_core::{Device, Tensor};
 use std::ops::Range;
@@ -119,9 +119,22 @@ impl Decoder {
     /// If a tensor is missing, has another shape than the configuration says or holds no finite numbers, or if there
     /// are tensors of blocks that the configuration does not have; the sentence names it.
     pub fn load(config: DecoderConfig, source: &dyn TensorSource, device: &Device) -> Result<Self> {
+        Self::load_watched(config, source, device, &Watch::default())
+    }
+
+    /// [`Decoder::load`], telling `watch` how far it is.
+    ///
+    /// # Errors
+    /// As [`Decoder::load`], or [`crate::Error::Interrupted`] if `watch` says so.
+    pub fn load_watched(
+        config: DecoderConfig,
+        source: &dyn TensorSource,
+        device: &Device,
+        watch: &Watch<'_>,
+    ) -> Result<Self> {
         let c = &config;
         let names = c.family.names();
-        let loader = Loader::new(source, device, names)?;
+        let loader = Loader::new(source, device, names, watch)?;
         let outer = |name: &str| format!("{}{name}", loader.prefix());
         let width = c.embedding_width.unwrap_or(c.d_model);
         let embed = format!("{}.weight", outer(names.embedding));

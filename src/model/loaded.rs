@@ -2,18 +2,26 @@
 
 use super::chat::{ChatTemplate, Message};
 use super::config::DecoderConfig;
+use super::memory::{self, MemoryPlan};
 use super::source::{Checkpoint, Progress, Source};
+use super::weights::Watch;
 use super::{Decoder, ModelCard, Tokenizer, demo, digest};
 use crate::error::{Error, Result};
 use candle_core::Device;
+use std::cell::RefCell;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How to load a model.
 #[derive(Clone, Debug, Default)]
 pub struct LoadOptions {
     /// Where hashes of weight files are remembered; none are without it.
     pub cache: Option<PathBuf>,
+    /// Memory that it may take, in bytes; what the system has free without it.
+    pub memory: Option<u64>,
+    /// Set from another thread to give up loading.
+    pub cancel: Arc<AtomicBool>,
 }
 
 /// A model in memory.
@@ -21,6 +29,7 @@ pub struct Model {
     card: Arc<ModelCard>,
     tokenizer: Arc<Tokenizer>,
     decoder: Decoder,
+    plan: MemoryPlan,
     chat: Option<ChatTemplate>,
     eos: Vec<u32>,
 }
@@ -30,23 +39,33 @@ impl Model {
     /// hears what is being done, how far it is and how much there is.
     ///
     /// # Errors
-    /// If anything is missing, damaged or not supported; the sentence says what and where.
+    /// If anything is missing, damaged or not supported, or there is not enough memory; the sentence says what and
+    /// where. [`Error::Interrupted`] soon after the options' `cancel` is set.
     pub fn load(
         reference: &str,
         options: &LoadOptions,
         progress: &mut Progress<'_>,
     ) -> Result<Self> {
-        let checkpoint = Source::parse(reference)?.open(progress)?;
+        let cancelled = || options.cancel.load(Ordering::Relaxed);
+        let checkpoint = Source::parse(reference)?.open_or_cancel(progress, &cancelled)?;
+        let config = DecoderConfig::from_json(&checkpoint.config)?;
+        MemoryPlan::new(&config, checkpoint.tensors.as_ref())
+            .check(options.memory.or_else(memory::available))?;
         progress("reading the weights", 0, Some(checkpoint.bytes));
         let sha256 = match checkpoint.files.as_slice() {
             [] => demo::sha256(),
             files => Some(digest::weights_sha256(
                 files,
                 options.cache.as_deref(),
-                &|| false,
+                &cancelled,
             )?),
         };
-        let mut model = Self::from_checkpoint(checkpoint)?;
+        let progress = RefCell::new(progress);
+        let read = |bytes, total| {
+            (progress.borrow_mut())("reading the weights", bytes, Some(total));
+        };
+        let watch = Watch::new(&cancelled, &read);
+        let mut model = Self::build(checkpoint, config, &watch)?;
         if let (Some(sha256), Some(card)) = (sha256, Arc::get_mut(&mut model.card)) {
             card.sha256 = Some(sha256);
         }
@@ -58,9 +77,14 @@ impl Model {
     /// # Errors
     /// If the configuration is not supported or the weights do not fit it.
     pub fn from_checkpoint(checkpoint: Checkpoint) -> Result<Self> {
-        let device = Device::Cpu;
         let config = DecoderConfig::from_json(&checkpoint.config)?;
-        let decoder = Decoder::load(config, checkpoint.tensors.as_ref(), &device)?;
+        Self::build(checkpoint, config, &Watch::default())
+    }
+
+    fn build(checkpoint: Checkpoint, config: DecoderConfig, watch: &Watch<'_>) -> Result<Self> {
+        let plan = MemoryPlan::new(&config, checkpoint.tensors.as_ref());
+        let source = checkpoint.tensors.as_ref();
+        let decoder = Decoder::load_watched(config, source, &Device::Cpu, watch)?;
         let c = decoder.config();
         let (parameters, bytes) = decoder.size();
         let card = ModelCard {
@@ -88,6 +112,7 @@ impl Model {
             sha256: None,
         };
         Ok(Self {
+            plan,
             card: Arc::new(card),
             tokenizer: Arc::new(checkpoint.tokenizer),
             decoder,
@@ -112,6 +137,12 @@ impl Model {
     #[must_use]
     pub fn decoder(&self) -> &Decoder {
         &self.decoder
+    }
+
+    /// The memory it was expected to take.
+    #[must_use]
+    pub fn plan(&self) -> &MemoryPlan {
+        &self.plan
     }
 
     /// Tokens that end a text.

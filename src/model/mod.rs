@@ -17,6 +17,7 @@ pub mod kernel;
 mod layers;
 pub mod linear;
 mod loaded;
+pub mod memory;
 pub mod ops;
 mod raw;
 pub mod safetensors;

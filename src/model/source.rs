@@ -299,7 +299,11 @@ fn token_ids(value: &Value) -> Vec<u32> {
 }
 
 fn json(path: &Path) -> Result<Value> {
-    let value: Value = serde_json::from_slice(&read_capped(path, MAX_JSON)?).map_err(|e| {
+    let bytes = read_capped(path, MAX_JSON)?;
+    // Python writes infinities in words that JSON does not have.
+    let parsed = serde_json::from_slice(&bytes)
+        .or_else(|e| serde_json::from_slice(&without_infinities(&bytes)).map_err(|_| e));
+    let value: Value = parsed.map_err(|e| {
         Error::file(
             path,
             format!("is not valid JSON: {}", scrub(&e.to_string())),
@@ -315,6 +319,35 @@ fn json(path: &Path) -> Result<Value> {
             "Fetch the model again.",
         ))
     }
+}
+
+/// The same text with `null` for the words `Infinity`, `-Infinity` and `NaN` outside of strings.
+fn without_infinities(json: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(json.len());
+    let (mut rest, mut quoted) = (json, false);
+    while let Some((&byte, after)) = rest.split_first() {
+        let words: [&[u8]; 3] = [b"-Infinity", b"Infinity", b"NaN"];
+        let word = words.iter().find(|word| rest.starts_with(word));
+        if let (false, Some(word)) = (quoted, word) {
+            out.extend_from_slice(b"null");
+            rest = &rest[word.len()..];
+            continue;
+        }
+        out.push(byte);
+        rest = after;
+        match byte {
+            b'"' => quoted = !quoted,
+            b'\\' if quoted => {
+                // Whatever follows a backslash ends no string.
+                if let Some((&escaped, after)) = rest.split_first() {
+                    out.push(escaped);
+                    rest = after;
+                }
+            }
+            _ => {}
+        }
+    }
+    out
 }
 
 fn optional_json(path: &Path) -> Result<Value> {

@@ -42,6 +42,15 @@ pub trait TensorSource: Send + Sync {
     /// The shape of a tensor, `None` if there is none of this name.
     fn shape(&self, name: &str) -> Option<Vec<usize>>;
 
+    /// Bytes a tensor will take in memory, `None` if there is none of this name.
+    fn bytes(&self, name: &str) -> Option<u64> {
+        let shape = self.shape(name)?;
+        let numbers = shape
+            .iter()
+            .try_fold(1u64, |n, d| n.checked_mul(*d as u64))?;
+        numbers.checked_mul(4)
+    }
+
     /// Read a tensor.
     ///
     /// # Errors
@@ -52,12 +61,32 @@ pub trait TensorSource: Send + Sync {
     fn origin(&self) -> String;
 }
 
+/// Who hears how far loading is, and may end it.
+#[derive(Default)]
+pub struct Watch<'a> {
+    cancelled: Option<&'a dyn Fn() -> bool>,
+    read: Option<&'a dyn Fn(u64, u64)>,
+}
+
+impl<'a> Watch<'a> {
+    /// `cancelled` is asked before every tensor; `read` hears bytes so far and in all after it.
+    pub fn new(cancelled: &'a dyn Fn() -> bool, read: &'a dyn Fn(u64, u64)) -> Self {
+        Self {
+            cancelled: Some(cancelled),
+            read: Some(read),
+        }
+    }
+}
+
 /// Takes tensors out of a source, checking their shapes against the configuration, and keeps account of what it took.
 pub(crate) struct Loader<'a> {
     source: &'a dyn TensorSource,
     device: &'a Device,
     names: &'a Names,
     prefix: &'a str,
+    watch: &'a Watch<'a>,
+    /// Bytes of all tensors of the source.
+    total: u64,
     taken: RefCell<Taken>,
 }
 
@@ -80,6 +109,7 @@ impl<'a> Loader<'a> {
         source: &'a dyn TensorSource,
         device: &'a Device,
         names: &'a Names,
+        watch: &'a Watch<'a>,
     ) -> Result<Self> {
         let embedding = |prefix: &str| format!("{prefix}{}.weight", names.embedding);
         let found = |prefix: &&&str| source.shape(&embedding(prefix)).is_some();
@@ -99,6 +129,8 @@ impl<'a> Loader<'a> {
             device,
             names,
             prefix,
+            watch,
+            total: source.names().iter().filter_map(|n| source.bytes(n)).sum(),
             taken: RefCell::default(),
         })
     }
@@ -148,6 +180,9 @@ impl<'a> Loader<'a> {
 
     /// A tensor of exactly this shape, as it is stored.
     pub(crate) fn stored(&self, name: &str, shape: &[usize]) -> Result<Stored> {
+        if self.watch.cancelled.is_some_and(|cancelled| cancelled()) {
+            return Err(Error::Interrupted);
+        }
         self.check(name, shape)?;
         let stored = match self.source.load(name)? {
             Stored::Float(t) => {
@@ -168,6 +203,9 @@ impl<'a> Loader<'a> {
         if taken.names.insert(name.to_owned()) {
             taken.parameters += shape.iter().product::<usize>() as u64;
             taken.bytes += stored.bytes();
+            if let Some(read) = self.watch.read {
+                read(taken.bytes, self.total);
+            }
         }
         Ok(stored)
     }

@@ -124,7 +124,7 @@ impl Worker {
         self.run = None;
         let outbox = self.outbox.clone();
         let loaded = catch_unwind(AssertUnwindSafe(|| {
-            Model::load(reference, &self.options, &mut |what, done, total| {
+            super::open(reference, &self.options, &mut |what, done, total| {
                 let _ = outbox.send(Event::Loading {
                     what: what.to_owned(),
                     done,

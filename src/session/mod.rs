@@ -5,7 +5,21 @@ mod generation;
 mod protocol;
 mod recorder;
 
+use crate::error::Result;
+use crate::lens::check;
+use crate::model::source::Progress;
+use crate::model::{LoadOptions, Model};
 pub use engine::{Engine, run};
 pub use generation::Generation;
 pub use protocol::{Event, Finish, Job, Prompt, Request, Speed};
 pub use recorder::Recorder;
+
+/// Load a model and see that it computes.
+///
+/// # Errors
+/// As [`Model::load`], or if a short check finds numbers that cannot be right.
+pub fn open(reference: &str, options: &LoadOptions, progress: &mut Progress<'_>) -> Result<Model> {
+    let model = Model::load(reference, options, progress)?;
+    check::quick(&model)?;
+    Ok(model)
+}

@@ -27,6 +27,13 @@ pub struct Config {
     bias: bool,
 }
 
+impl Config {
+    /// Numbers that a block with a convolution remembers.
+    pub(super) fn remembered(&self, d_model: usize) -> usize {
+        d_model * (self.width - 1)
+    }
+}
+
 pub(super) fn config(f: &Fields<'_>) -> Result<DecoderConfig> {
     let d_model = f.size("hidden_size")?;
     let heads = f.size("num_attention_heads")?;

@@ -31,6 +31,13 @@ pub struct Config {
     eps: f64,
 }
 
+impl Config {
+    /// Numbers that a block remembers.
+    pub(super) fn remembered(&self) -> usize {
+        self.inner * (self.state + self.conv - 1)
+    }
+}
+
 pub(super) fn config(f: &Fields<'_>) -> Result<DecoderConfig> {
     let d_model = f.size("hidden_size")?;
     let expand = f.optional_size("expand")?.unwrap_or(2);

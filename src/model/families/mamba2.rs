@@ -50,6 +50,11 @@ impl Config {
         self.inner() + 2 * self.groups * self.state
     }
 
+    /// Numbers that a block remembers.
+    pub(super) fn remembered(&self) -> usize {
+        self.inner() * self.state + self.convolved() * (self.conv - 1)
+    }
+
     pub(super) fn check(&self, f: &Fields<'_>, width: usize, name: &str) -> Result<()> {
         if self.inner() != width {
             return Err(f.bad(

@@ -22,7 +22,7 @@ const GATED_EPS: f64 = 1e-5;
 /// What Zamba 2's blocks are.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    mamba: mamba2::Config,
+    pub(super) mamba: mamba2::Config,
     /// One, or none without `use_mem_rope`.
     pub(super) rotaries: Vec<Rotary>,
     shared: usize,
