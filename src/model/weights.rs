@@ -1,6 +1,6 @@
 //! Named tensors from wherever they are kept, under their Hugging Face names.
 
-use super::linear::Linear;
+use super::linear::{Linear, transposed};
 use crate::error::{Error, Result};
 use candle_core::quantized::QTensor;
 use candle_core::{Device, Tensor};
@@ -9,7 +9,7 @@ use std::sync::Arc;
 /// One stored tensor.
 #[derive(Clone, Debug)]
 pub enum Stored {
-    /// Real numbers in f32 (stored bf16 and f16 are widened while loading).
+    /// Real numbers in f32, f16 or bf16, as they are kept in memory.
     Float(Tensor),
     /// Quantised blocks, row by row; kept as they are in memory.
     Quantised(Arc<QTensor>),
@@ -30,6 +30,14 @@ pub trait TensorSource: Send + Sync {
     /// # Errors
     /// If it is missing or damaged; the sentence names the file and the tensor.
     fn load(&self, name: &str) -> Result<Stored>;
+
+    /// Read a matrix that is kept as `[inputs, outputs]` under this name (GPT-2's Conv1D) as `[outputs, inputs]`.
+    ///
+    /// # Errors
+    /// As [`TensorSource::load`].
+    fn load_transposed(&self, name: &str) -> Result<Stored> {
+        Ok(transposed(&self.load(name)?)?)
+    }
 
     /// Where the tensors are, for messages.
     fn origin(&self) -> String;
@@ -58,31 +66,48 @@ impl<'a> Loader<'a> {
 
     /// A tensor of exactly this shape, as it is stored.
     pub(crate) fn stored(&self, name: &str, shape: &[usize]) -> Result<Stored> {
+        self.check(name, shape)?;
+        self.placed(self.source.load(name)?)
+    }
+
+    /// A matrix that goes by this name as `[inputs, outputs]` (GPT-2's Conv1D), as `[outputs, inputs]`.
+    #[allow(
+        dead_code,
+        reason = "for families whose GGUF files have it that way round already"
+    )]
+    pub(crate) fn transposed(&self, name: &str, outputs: usize, inputs: usize) -> Result<Stored> {
+        self.check(name, &[inputs, outputs])?;
+        self.placed(self.source.load_transposed(name)?)
+    }
+
+    fn check(&self, name: &str, shape: &[usize]) -> Result<()> {
         let damaged = "Fetch the model again, or correct its config.json.";
         match self.source.shape(name) {
-            Some(found) if found == shape => {}
-            Some(found) => {
-                return Err(Error::failed(
-                    format!(
-                        "{}: tensor {name} has shape {found:?}, but config.json asks for {shape:?}",
-                        self.source.origin()
-                    ),
-                    damaged,
-                ));
-            }
-            None => {
-                return Err(Error::failed(
-                    format!(
-                        "{}: tensor {name} {shape:?} is missing",
-                        self.source.origin()
-                    ),
-                    damaged,
-                ));
-            }
+            Some(found) if found == shape => Ok(()),
+            Some(found) => Err(Error::failed(
+                format!(
+                    "{}: tensor {name} has shape {found:?}, but config.json asks for {shape:?}",
+                    self.source.origin()
+                ),
+                damaged,
+            )),
+            None => Err(Error::failed(
+                format!(
+                    "{}: tensor {name} {shape:?} is missing",
+                    self.source.origin()
+                ),
+                damaged,
+            )),
         }
-        Ok(match self.source.load(name)? {
-            Stored::Float(t) => Stored::Float(t.to_device(self.device)?),
-            quantised => quantised,
+    }
+
+    /// A tensor on the device: as it is stored in main memory, in f32 elsewhere.
+    fn placed(&self, stored: Stored) -> Result<Stored> {
+        Ok(if self.device.is_cpu() {
+            stored
+        } else {
+            let wide = Linear::table(&stored)?;
+            Stored::Float(wide.to_device(self.device)?)
         })
     }
 
