@@ -463,7 +463,7 @@ fn sliding_layers(gguf: &Gguf, config: &mut Object) -> Result<()> {
         .collect();
     config.insert("layer_types".into(), json!(types));
     let interval = sliding.iter().position(|s| !s).unwrap_or(sliding.len()) + 1;
-    let regular = |(i, s): (usize, &bool)| *s == !(i + 1).is_multiple_of(interval);
+    let regular = |(i, s): (usize, &bool)| *s != (i + 1).is_multiple_of(interval);
     if sliding.iter().enumerate().all(regular) {
         config.insert("sliding_window_pattern".into(), interval.into());
     }

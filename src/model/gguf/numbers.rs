@@ -303,7 +303,7 @@ impl Numbers<'_> {
         let interval = stated.and_then(|n| usize::try_from(n).ok());
         let interval = interval.unwrap_or(usual).max(1);
         let layers = sliding(self.config, |i| !(i + 1).is_multiple_of(interval))?;
-        let usual = |(i, s): (usize, &bool)| *s == !(i + 1).is_multiple_of(usual);
+        let usual = |(i, s): (usize, &bool)| *s != (i + 1).is_multiple_of(usual);
         if !layers.iter().enumerate().all(usual) {
             self.flags("attention.sliding_window_pattern", &layers);
         }

@@ -1,6 +1,6 @@
 //! Every family, written from its reference checkpoint and read back.
 
-use super::tests::{fixture, json_file, numbers, parts, wide, written};
+use super::tests::{fixture, json_file, numbers, parts, parts_of, wide, written};
 use super::*;
 use crate::model::linear::Linear;
 use candle_core::quantized::QTensor;
@@ -367,9 +367,7 @@ fn transposed_matrices_stay_the_blocks_they_are() {
 fn every_type_is_written_and_kept() {
     let (mut config, tensors) = wide();
     // The same model four times as wide, so that blocks of 256 divide its rows.
-    for field in ["hidden_size"] {
-        config[field] = json!(256);
-    }
+    config["hidden_size"] = json!(256);
     config["num_attention_heads"] = json!(16);
     config["num_key_value_heads"] = json!(8);
     let tensors: Vec<(String, Tensor)> = tensors
@@ -511,4 +509,58 @@ fn sliding_layers_of_qwen_are_kept() {
         json!({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768});
     let back = write(&config, &tensors, GgufType::F32).config().unwrap();
     assert_eq!(back["rope_scaling"], config["rope_scaling"]);
+}
+
+/// Writes files, with the reference's numbers for each, that `tests/llama_cpp.py` has llama.cpp read.
+#[test]
+#[ignore = "writes the files that tests/llama_cpp.py reads; see there"]
+fn files_for_llama_cpp() {
+    let folder = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let out = folder("ENTROSCOPE_LLAMA_CPP_OUT").expect("ENTROSCOPE_LLAMA_CPP_OUT is a folder");
+    let from = folder("ENTROSCOPE_LLAMA_CPP_FROM").unwrap_or_else(|| fixture(""));
+    let quant = match std::env::var("ENTROSCOPE_LLAMA_CPP_TYPE").as_deref() {
+        Err(_) | Ok("f32") => GgufType::F32,
+        Ok("f16") => GgufType::F16,
+        Ok("bf16") => GgufType::BF16,
+        Ok("q8_0") => GgufType::Q8_0,
+        Ok("q4_0") => GgufType::Q4_0,
+        Ok("q4_k") => GgufType::Q4_K,
+        Ok("q5_k") => GgufType::Q5_K,
+        Ok("q6_k") => GgufType::Q6_K,
+        Ok(other) => panic!("{other} is no type that is written"),
+    };
+    std::fs::create_dir_all(&out).unwrap();
+    let mut cases = Vec::new();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let family = entry.unwrap().path();
+        let config = json_file(&family.join("config.json"));
+        let kind = config["model_type"].as_str().unwrap();
+        let (Some(_), true) = (
+            Arch::of_model_type(kind),
+            family.join("tokenizer.json").is_file(),
+        ) else {
+            continue;
+        };
+        let (config, tensors, tokenizer) = parts_of(&family);
+        let name = family.file_name().unwrap().to_string_lossy().into_owned();
+        let file = format!("{name}.gguf");
+        let (path, tokenizer) = (out.join(&file), Some(tokenizer.as_str()));
+        write_gguf(&path, &config, &tensors, quant, tokenizer, &[]).unwrap();
+        let expected = json_file(&family.join("expected.json"));
+        let bytes = std::fs::read(family.join("expected.safetensors")).unwrap();
+        let numbers = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        for (i, prompt) in expected["prompts"].as_array().unwrap().iter().enumerate() {
+            // Of the logits at the last positions, those at the very last.
+            let logits = numbers.tensor(&format!("p{i}.final_logits")).unwrap();
+            let vocab = logits.shape()[1];
+            let logits = crate::model::raw::widen(logits.data(), f32::from_le_bytes);
+            cases.push(json!({
+                "file": file, "prompt": prompt["token_ids"], "greedy": prompt["greedy_ids"],
+                "logits": logits[logits.len() - vocab..],
+            }));
+        }
+    }
+    assert!(!cases.is_empty());
+    let cases = serde_json::to_vec(&cases).unwrap();
+    std::fs::write(out.join("cases.json"), cases).unwrap();
 }

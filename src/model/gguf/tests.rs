@@ -20,8 +20,11 @@ pub(super) fn json_file(path: &Path) -> serde_json::Value {
 
 /// Configuration, tensors and tokenizer of a fixture.
 pub(super) fn parts(family: &str) -> (serde_json::Value, Vec<(String, Tensor)>, String) {
-    let folder = fixture(family);
-    let source = Safetensors::open_folder(&folder).unwrap();
+    parts_of(&fixture(family))
+}
+
+pub(super) fn parts_of(folder: &Path) -> (serde_json::Value, Vec<(String, Tensor)>, String) {
+    let source = Safetensors::open_folder(folder).unwrap();
     let tensors = source
         .names()
         .into_iter()

@@ -113,7 +113,8 @@ pub fn write_gguf(
     let has_name = metadata.iter().any(|(key, _)| key == "general.name");
     entries.text("general.architecture", arch.name());
     if !has_name {
-        entries.text("general.name", arch.name());
+        // Not the architecture's: llama.cpp takes files named after Phi 3 to have that family's tokens.
+        entries.text("general.name", "unnamed");
     }
     entries.u32("general.file_type", quant.file_type());
     entries.u32("general.quantization_version", 2);
