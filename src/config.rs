@@ -12,6 +12,7 @@ pub use folders::Folders;
 use crate::error::{Error, Result};
 use crate::lens::{LensSettings, StateKind};
 use crate::model::Sampling;
+use crate::model::weights::Precision;
 use crate::text;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,9 +20,10 @@ use toml::de::{DeTable, DeValue};
 use value::Value;
 
 /// Every settable key; `keys.ACTION` comes on top.
-pub const KEYS: [&str; 22] = [
+pub const KEYS: [&str; 23] = [
     "model",
     "device",
+    "dtype",
     "theme",
     "colour",
     "low_bandwidth",
@@ -84,6 +86,8 @@ pub struct Settings {
     pub model: String,
     /// Where it runs; `None` is the program's choice.
     pub device: Option<String>,
+    /// What the weights are held as.
+    pub precision: Precision,
     /// Theme name; `None` is the program's choice.
     pub theme: Option<String>,
     /// Colour depth of the screen.
@@ -109,6 +113,7 @@ impl Default for Settings {
         Self {
             model: "demo".into(),
             device: None,
+            precision: Precision::Stored,
             theme: None,
             colour: Colour::Auto,
             low_bandwidth: false,
@@ -296,6 +301,7 @@ impl Settings {
         Some(match key {
             "model" => put(&mut self.model, value.text()),
             "device" => put(&mut self.device, value.text().map(Some)),
+            "dtype" => put(&mut self.precision, value.text().and_then(|w| w.parse())),
             "theme" => put(&mut self.theme, value.text().map(Some)),
             "colour" | "color" => put(&mut self.colour, value.text().and_then(|w| w.parse())),
             "low_bandwidth" => put(&mut self.low_bandwidth, value.truth()),

@@ -4,6 +4,7 @@ use crate::config::{Settings, states, value};
 use crate::error::{Error, Result};
 use crate::lens::{LensSettings, StateKind};
 use crate::model::Sampling;
+use crate::model::weights::Precision;
 use crate::session::Prompt;
 use clap::Args;
 use std::io::Read;
@@ -21,6 +22,9 @@ pub struct Common {
     /// Where the model runs [default: cpu]
     #[arg(long, global = true, value_name = "D", help_heading = "Common")]
     pub device: Option<String>,
+    /// What the weights are held as: auto (as stored), f32, bf16, f16 [default: auto]
+    #[arg(long, global = true, value_name = "D", help_heading = "Common")]
+    pub dtype: Option<Precision>,
     /// Settings file to read instead of the usual config.toml
     #[arg(long, global = true, value_name = "F", help_heading = "Common")]
     pub config: Option<PathBuf>,
@@ -40,6 +44,9 @@ impl Common {
     pub fn lay_over(&self, settings: &mut Settings) -> Result<()> {
         if let Some(model) = &self.model {
             settings.model.clone_from(model);
+        }
+        if let Some(precision) = self.dtype {
+            settings.precision = precision;
         }
         if let Some(device) = &self.device {
             settings.device = Some(device.clone());

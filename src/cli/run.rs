@@ -163,6 +163,7 @@ pub fn load_model(reference: &str, context: &Context) -> Result<Model> {
 pub fn load_options(context: &Context) -> LoadOptions {
     LoadOptions {
         cache: context.folders.cache.clone(),
+        precision: context.settings.precision,
         ..LoadOptions::default()
     }
 }

@@ -3,7 +3,10 @@
 
 use super::doctor::Check;
 use crate::error::Result;
+use crate::lens::check::SUM_TOLERANCE;
+use crate::lens::{Lens, LensSettings, reference};
 use crate::model::Model;
+use crate::model::decoder::{Row, Taps};
 use crate::session::{self, Job, Prompt, Recorder};
 use crate::trace::{Grid, Metric, Record};
 use std::ops::ControlFlow;
@@ -19,8 +22,11 @@ const DRAWN: usize = 8;
 /// many at once.
 const CACHE_TOLERANCE: f32 = 2e-2;
 
-/// Largest difference of an attention row's sum from one.
-const SUM_TOLERANCE: f32 = 1e-4;
+/// Positions at which the lens is compared with its definition.
+const COMPARED: usize = 4;
+
+/// Largest difference that float32 explains, in the units that [`lens_is_exact`] scales by.
+const LENS_TOLERANCE: f64 = 1e-4;
 
 /// Run the checks; what fails to run is broken too.
 pub fn run(model: &Model) -> Vec<Check> {
@@ -45,6 +51,7 @@ fn tried(model: &Model) -> Result<Vec<Check>> {
     };
     let mut checks = Vec::new();
     checks.extend(attention_sums(grid));
+    checks.push(lens_is_exact(model, grid)?);
     if model.card().causal {
         checks.push(lens_is_the_head(&first, grid));
         let ids = grid.tokens().iter().map(|token| token.id).collect();
@@ -94,6 +101,66 @@ fn lens_is_the_head(record: &Record, grid: &Grid) -> Check {
         compared += 1;
     }
     Check::ok(NAME, format!("at {compared} positions"))
+}
+
+/// Every layer's distribution columns against their float64 definitions, at the last few positions that were read.
+fn lens_is_exact(model: &Model, grid: &Grid) -> Result<Check> {
+    const NAME: &str = "lens equals its float64 definition";
+    let decoder = model.decoder();
+    let tokens: Vec<u32> = grid.tokens().iter().map(|token| token.id).collect();
+    let taps = Taps {
+        states: true,
+        attention: false,
+    };
+    let traced = decoder.forward(&mut [Row::new(&tokens, None)], taps)?;
+    let lens = Lens::new(LensSettings::default());
+    let from = tokens.len().saturating_sub(COMPARED);
+    let opened = lens.open(decoder, &traced, from..tokens.len())?;
+    let cells = lens.read(&opened, &vec![None; tokens.len() - from]);
+    let columns = lens.schema().len();
+    let mut logits = Vec::with_capacity(traced.states.len());
+    for state in &traced.states {
+        let rows = state.narrow(0, from, tokens.len() - from)?;
+        let z: Vec<Vec<f32>> = decoder.head(&decoder.final_norm(&rows)?)?.to_vec2()?;
+        let wide = |z: &Vec<f32>| z.iter().map(|z| f64::from(*z)).collect::<Vec<f64>>();
+        logits.push(z.iter().map(wide).collect::<Vec<_>>());
+    }
+    let mut worst = (0.0f64, String::new());
+    for (token, cells) in cells.iter().enumerate() {
+        let Some(last) = logits.last().map(|layer| &layer[token]) else {
+            break;
+        };
+        for (layer, z) in logits.iter().enumerate() {
+            for (name, value) in reference::distribution(&z[token], last, None, lens.settings()) {
+                let Some(metric) = lens.schema().find(&name) else {
+                    continue;
+                };
+                let found = f64::from(cells.values[layer * columns + metric.0]);
+                let scale = match name.as_str() {
+                    // These grow with what they measure.
+                    "perplexity" => 2.0 * value.abs().max(1.0),
+                    "varentropy" => 10.0,
+                    "logit_margin" => 4.0,
+                    _ => 1.0,
+                };
+                let off = (found - value).abs() / scale;
+                if value.is_finite() && !(off <= worst.0) {
+                    worst = (off, format!("{name} of layer {layer}"));
+                }
+            }
+        }
+    }
+    let found = format!(
+        "{} cells, largest error {:.1e} ({})",
+        cells.len() * logits.len(),
+        worst.0,
+        worst.1
+    );
+    Ok(if worst.0 <= LENS_TOLERANCE {
+        Check::ok(NAME, found)
+    } else {
+        Check::broken(NAME, found, BUG)
+    })
 }
 
 fn cached_is_recomputed(record: &Record, grid: &Grid, anew: &Grid) -> Check {

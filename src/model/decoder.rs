@@ -12,9 +12,9 @@ use super::families::bert;
 use super::head::Head;
 use super::intervention::Intervention;
 use super::layers::{Block, NormLayer, Pass, Span};
-use super::linear::Linear;
+use super::linear::{Embedding, Linear};
 use super::ops::Angles;
-use super::weights::{Loader, TensorSource, Watch};
+use super::weights::{Loader, Loading, TensorSource};
 use crate::error::Result;
 use candle_core::{Device, Tensor};
 use std::ops::Range;
@@ -100,7 +100,7 @@ impl BlockAttention {
 pub struct Decoder {
     config: DecoderConfig,
     device: Device,
-    embedding: Tensor,
+    embedding: Embedding,
     projection: Option<Linear>,
     positions: Option<Tensor>,
     embedding_norm: Option<NormLayer>,
@@ -119,22 +119,22 @@ impl Decoder {
     /// If a tensor is missing, has another shape than the configuration says or holds no finite numbers, or if there
     /// are tensors of blocks that the configuration does not have; the sentence names it.
     pub fn load(config: DecoderConfig, source: &dyn TensorSource, device: &Device) -> Result<Self> {
-        Self::load_watched(config, source, device, &Watch::default())
+        Self::load_as(config, source, device, &Loading::default())
     }
 
-    /// [`Decoder::load`], telling `watch` how far it is.
+    /// [`Decoder::load`], telling `loading` how far it is.
     ///
     /// # Errors
-    /// As [`Decoder::load`], or [`crate::Error::Interrupted`] if `watch` says so.
-    pub fn load_watched(
+    /// As [`Decoder::load`], or [`crate::Error::Interrupted`] if `loading` says so.
+    pub fn load_as(
         config: DecoderConfig,
         source: &dyn TensorSource,
         device: &Device,
-        watch: &Watch<'_>,
+        loading: &Loading<'_>,
     ) -> Result<Self> {
         let c = &config;
         let names = c.family.names();
-        let loader = Loader::new(source, device, names, watch)?;
+        let loader = Loader::new(source, device, names, loading)?;
         let outer = |name: &str| format!("{}{name}", loader.prefix());
         let width = c.embedding_width.unwrap_or(c.d_model);
         let embed = format!("{}.weight", outer(names.embedding));
@@ -165,7 +165,7 @@ impl Decoder {
         let unread = loader.finish(c)?;
         let (parameters, bytes) = loader.size();
         Ok(Self {
-            embedding: Linear::table(&embedding)?,
+            embedding: Embedding::new(embedding)?,
             device: device.clone(),
             projection,
             positions,
@@ -363,8 +363,7 @@ impl Decoder {
 
     fn embed(&self, rows: &[Row<'_>], spans: &[Span]) -> candle_core::Result<Tensor> {
         let ids: Vec<u32> = rows.iter().flat_map(|r| r.tokens.iter().copied()).collect();
-        let ids = Tensor::new(ids, &self.device)?;
-        let mut h = self.embedding.index_select(&ids, 0)?;
+        let mut h = self.embedding.rows(&ids)?;
         if let Some(scale) = self.config.embedding_scale {
             h = (h * scale)?;
         }

@@ -33,7 +33,11 @@ impl Head {
         } else {
             let names = c.family.names().heads;
             let exists = |name: &&&str| loader.has(&format!("{name}.weight"));
-            let name = names.iter().find(exists).or(names.first());
+            // One that is missing is called as its neighbours are.
+            let wrapped = |name: &str| name.starts_with("language_model.");
+            let alike = |name: &&&str| wrapped(name) == wrapped(loader.prefix());
+            let name = names.iter().find(exists);
+            let name = name.or_else(|| names.iter().find(alike));
             let name = name.copied().unwrap_or("lm_head");
             loader.linear(name, c.vocab, width, c.head_bias || masked)?
         };

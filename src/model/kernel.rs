@@ -4,6 +4,8 @@
 //! how many threads and in which tiles makes no difference to a single bit, so cached decoding equals recomputing,
 //! chunked prefill equals one-shot, and a branch does not see its neighbours. Weights are read once for all rows.
 
+use super::blocks::BlockFormat;
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
@@ -23,8 +25,8 @@ pub enum Matrix<'a> {
     F16(&'a [f16]),
     /// 16-bit brain floats.
     BF16(&'a [bf16]),
-    /// Blocks of 32: an f16 scale and 32 signed bytes (34 bytes a block), as GGUF's Q8_0.
-    Q8_0(&'a [u8]),
+    /// Blocks as GGUF has them; a row is a whole number of them.
+    Blocks(BlockFormat, &'a [u8]),
 }
 
 /// e^x for x ≤ 88: range reduction by ln 2 and a degree-6 polynomial, within 2 units in the last place; 0 below −87.
@@ -154,29 +156,22 @@ fn strip_with<const FMA: bool>(
             Matrix::F32(w) => &w[at..at + take * columns],
             Matrix::F16(w) => {
                 scratch.resize(take * columns, 0.0);
-                for (o, v) in scratch.iter_mut().zip(&w[at..at + take * columns]) {
-                    *o = v.to_f32();
-                }
+                w[at..at + take * columns].convert_to_f32_slice(&mut scratch);
                 &scratch
             }
             Matrix::BF16(w) => {
                 scratch.resize(take * columns, 0.0);
                 for (o, v) in scratch.iter_mut().zip(&w[at..at + take * columns]) {
-                    *o = v.to_f32();
+                    // A bf16 is the upper half of its f32.
+                    *o = f32::from_bits(u32::from(v.to_bits()) << 16);
                 }
                 &scratch
             }
-            Matrix::Q8_0(w) => {
+            Matrix::Blocks(format, w) => {
                 scratch.resize(take * columns, 0.0);
-                let blocks = &w[at / 32 * 34..(at + take * columns) / 32 * 34];
-                let (outs, _) = scratch.as_chunks_mut::<32>();
-                let (blocks, _) = blocks.as_chunks::<34>();
-                for (out, block) in outs.iter_mut().zip(blocks) {
-                    let scale = f16::from_le_bytes([block[0], block[1]]).to_f32();
-                    if let Some(quants) = block[2..].first_chunk() {
-                        widen::<FMA>(scale, quants, out);
-                    }
-                }
+                let (numbers, bytes) = (format.numbers(), format.bytes());
+                let blocks = &w[at / numbers * bytes..(at + take * columns) / numbers * bytes];
+                widen::<FMA>(format, blocks, &mut scratch);
                 &scratch
             }
         };
@@ -325,18 +320,26 @@ fn partial_avx2<const R: usize, const C: usize>(
     out
 }
 
-/// One block of Q8_0: 32 signed bytes times a scale.
+/// Blocks as f32, with the processor's own instructions where the portable loop is known to be slower.
 #[inline(always)]
-fn widen<const FMA: bool>(scale: f32, quants: &[u8; 32], out: &mut [f32; 32]) {
+fn widen<const FMA: bool>(format: BlockFormat, blocks: &[u8], out: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
-    if FMA {
-        // SAFETY: as in `partial`.
-        #[allow(unsafe_code)]
-        return unsafe { widen_avx2(scale, quants, out) };
+    if FMA && format == BlockFormat::Q8_0 {
+        let (blocks, _) = blocks.as_chunks::<34>();
+        let (outs, _) = out.as_chunks_mut::<32>();
+        for (out, block) in outs.iter_mut().zip(blocks) {
+            let scale = f16::from_le_bytes([block[0], block[1]]).to_f32();
+            if let Some(quants) = block[2..].first_chunk() {
+                // SAFETY: as in `partial`.
+                #[allow(unsafe_code)]
+                unsafe {
+                    widen_avx2(scale, quants, out);
+                }
+            }
+        }
+        return;
     }
-    for (o, q) in out.iter_mut().zip(quants) {
-        *o = scale * f32::from(*q as i8);
-    }
+    format.widen(blocks, out);
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -448,7 +451,13 @@ mod tests {
         let halves: Vec<f16> = plain.iter().map(|v| f16::from_f32(*v)).collect();
         let brains: Vec<bf16> = plain.iter().map(|v| bf16::from_f32(*v)).collect();
         let (mut a, mut b) = (vec![0.0; 12], vec![0.0; 12]);
-        product(&x, Matrix::Q8_0(&blocks), 2, 64, &mut a);
+        product(
+            &x,
+            Matrix::Blocks(BlockFormat::Q8_0, &blocks),
+            2,
+            64,
+            &mut a,
+        );
         product(&x, Matrix::F32(&plain), 2, 64, &mut b);
         assert_eq!(a, b);
         product(&x, Matrix::F16(&halves), 2, 64, &mut b);

@@ -1,10 +1,13 @@
-//! A linear layer whose weights stay as they are stored: f32, or GGUF blocks.
+//! Linear layers and embeddings whose weights stay as they are stored: f32, f16, bf16 or GGUF blocks.
 
+use super::blocks::BlockFormat;
 use super::kernel::{self, Matrix};
 use super::ops::with_slice;
 use super::weights::Stored;
-use candle_core::quantized::{GgmlDType, QTensor};
-use candle_core::{D, Result, Storage, Tensor};
+use candle_core::quantized::{GgmlDType, QStorage, QTensor};
+use candle_core::{D, DType, Device, Result, Storage, Tensor};
+use half::{bf16, f16};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// `y = x · Wᵀ + b` with W `[outputs, inputs]`.
@@ -22,11 +25,12 @@ impl Linear {
     /// # Errors
     /// If the matrix is not two-dimensional.
     pub fn new(weight: Stored, bias: Option<Tensor>) -> Result<Self> {
-        // Products of other block formats than Q8_0 have no kernel: widening once beats widening at every call.
         let weight = match weight {
-            Stored::Quantised(q) if q.dtype() != GgmlDType::Q8_0 => {
+            // These have no kernel: widening once beats widening at every call.
+            Stored::Quantised(q) if BlockFormat::of(q.dtype()).is_none() => {
                 Stored::Float(q.dequantize(&q.device())?)
             }
+            Stored::Float(t) if !kept(&t) => Stored::Float(t.to_dtype(DType::F32)?),
             weight => weight,
         };
         let (outputs, inputs) = match &weight {
@@ -51,11 +55,7 @@ impl Linear {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         let bias = self.bias.as_ref().map_or(0, |b| b.elem_count() * 4);
-        let weight = match &self.weight {
-            Stored::Float(t) => t.elem_count() * 4,
-            Stored::Quantised(q) => q.storage_size_in_bytes(),
-        };
-        (weight + bias) as u64
+        self.weight.bytes() + bias as u64
     }
 
     /// Number of weights, the bias included.
@@ -65,21 +65,21 @@ impl Linear {
         (self.outputs * self.inputs + bias) as u64
     }
 
-    /// Apply to `x` `[rows, inputs]`, giving `[rows, outputs]`. A row's result does not depend on the other rows.
+    /// Apply to `x` `[rows, inputs]`, giving `[rows, outputs]` in f32. A row's result does not depend on the other rows.
     ///
     /// # Errors
     /// If the shapes do not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = match &self.weight {
-            Stored::Float(w) if w.track_op() || x.track_op() || !x.device().is_cpu() => {
-                x.matmul(&w.t()?)?
-            }
-            _ => {
-                let rows = x.dim(0)?;
-                let mut y = vec![0.0; rows * self.outputs];
-                with_slice(x, |x| self.product(x, rows, &mut y))??;
-                Tensor::from_vec(y, (rows, self.outputs), x.device())?
-            }
+        let learns = matches!(&self.weight, Stored::Float(w) if w.track_op());
+        let y = if learns || x.track_op() || !x.device().is_cpu() {
+            // Candle's own product, which knows its gradient and other devices, in f32.
+            let w = Self::table(&self.weight)?.to_device(x.device())?;
+            x.matmul(&w.t()?)?
+        } else {
+            let rows = x.dim(0)?;
+            let mut y = vec![0.0; rows * self.outputs];
+            with_slice(x, |x| self.product(x, rows, &mut y))??;
+            Tensor::from_vec(y, (rows, self.outputs), x.device())?
         };
         match &self.bias {
             Some(bias) => y.broadcast_add(bias),
@@ -105,11 +105,19 @@ impl Linear {
                 else {
                     candle_core::bail!("weights are not in main memory");
                 };
-                let w = Matrix::F32(&cpu.as_slice::<f32>()?[from..to]);
+                let w = match w.dtype() {
+                    DType::F16 => Matrix::F16(&cpu.as_slice::<f16>()?[from..to]),
+                    DType::BF16 => Matrix::BF16(&cpu.as_slice::<bf16>()?[from..to]),
+                    _ => Matrix::F32(&cpu.as_slice::<f32>()?[from..to]),
+                };
                 kernel::product(x, w, rows, self.inputs, y);
             }
             Stored::Quantised(q) => {
-                kernel::product(x, Matrix::Q8_0(&q.data()?), rows, self.inputs, y);
+                let Some(format) = BlockFormat::of(q.dtype()) else {
+                    candle_core::bail!("blocks of {:?} have no kernel", q.dtype());
+                };
+                let blocks = q.data()?;
+                kernel::product(x, Matrix::Blocks(format, &blocks), rows, self.inputs, y);
             }
         }
         Ok(())
@@ -121,16 +129,115 @@ impl Linear {
         self.bias.as_ref()
     }
 
-    /// The whole matrix as f32, for looking up embeddings.
+    /// The whole of a stored tensor as f32.
     pub(crate) fn table(weight: &Stored) -> Result<Tensor> {
         match weight {
-            Stored::Float(t) => Ok(t.clone()),
+            Stored::Float(t) => t.to_dtype(DType::F32),
             Stored::Quantised(q) => q.dequantize(&q.device()),
         }
     }
 }
 
-/// Several matrices stacked along their outputs.
+/// A table of vectors by token or position, `[rows, width]`, of which only the rows asked for are widened.
+#[derive(Clone, Debug)]
+pub struct Embedding {
+    table: Stored,
+    rows: usize,
+    width: usize,
+}
+
+impl Embedding {
+    /// From a stored table `[rows, width]`.
+    ///
+    /// # Errors
+    /// If it is not two-dimensional.
+    pub fn new(table: Stored) -> Result<Self> {
+        let (rows, width) = match &table {
+            Stored::Float(t) => t.dims2()?,
+            Stored::Quantised(q) => q.shape().dims2()?,
+        };
+        Ok(Self { table, rows, width })
+    }
+
+    /// The vectors of `ids` in f32, `[ids, width]`. Gradients reach a table of f32.
+    ///
+    /// # Errors
+    /// If an id has no row.
+    pub fn rows(&self, ids: &[u32]) -> Result<Tensor> {
+        if let Some(id) = ids.iter().find(|id| **id as usize >= self.rows) {
+            candle_core::bail!("{id} is not among the {} rows of a table", self.rows);
+        }
+        let device = match &self.table {
+            Stored::Float(t) => t.device().clone(),
+            Stored::Quantised(q) => q.device(),
+        };
+        if ids.is_empty() {
+            return Tensor::zeros((0, self.width), DType::F32, &device);
+        }
+        let ids = Tensor::new(ids, &device)?;
+        match &self.table {
+            Stored::Float(t) => t.index_select(&ids, 0)?.to_dtype(DType::F32),
+            Stored::Quantised(q) => q.embedding(&ids),
+        }
+    }
+
+    /// The table as it is stored, for a head that shares it.
+    #[must_use]
+    pub fn stored(&self) -> &Stored {
+        &self.table
+    }
+
+    /// Bytes that the table takes in memory.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.table.bytes()
+    }
+
+    /// Number of weights.
+    #[must_use]
+    pub fn parameters(&self) -> u64 {
+        (self.rows * self.width) as u64
+    }
+}
+
+/// Whether the kernels read this type of floats, or candle must, where it lies.
+fn kept(t: &Tensor) -> bool {
+    match t.dtype() {
+        DType::F32 => true,
+        DType::F16 | DType::BF16 => t.device().is_cpu() && !t.track_op(),
+        _ => false,
+    }
+}
+
+/// A tensor of blocks from their bytes, which are copied.
+///
+/// # Errors
+/// If the last dimension of `shape` is no multiple of the block, or the bytes are not those of `shape`.
+pub(crate) fn blocks(bytes: &[u8], dtype: GgmlDType, shape: &[usize]) -> Result<QTensor> {
+    // candle looks at the bytes as blocks, which must lie aligned: those of a file or of the program may not.
+    const ALIGN: usize = 16;
+    let numbers: usize = shape.iter().product();
+    if bytes.len() / dtype.type_size() * dtype.block_size() != numbers {
+        candle_core::bail!("{} bytes are not those of {shape:?}", bytes.len());
+    }
+    let aligned: Vec<u8>;
+    let bytes = if bytes.as_ptr().align_offset(ALIGN) == 0 {
+        bytes
+    } else {
+        let mut copy = vec![0u8; bytes.len() + ALIGN];
+        let pad = copy.as_ptr().align_offset(ALIGN).min(ALIGN);
+        copy[pad..pad + bytes.len()].copy_from_slice(bytes);
+        aligned = copy;
+        let pad = aligned.as_ptr().align_offset(ALIGN).min(ALIGN);
+        &aligned[pad..pad + bytes.len()]
+    };
+    QTensor::new(
+        QStorage::from_data(Cow::Borrowed(bytes), &Device::Cpu, dtype)?,
+        shape,
+    )
+}
+
+/// Several matrices stacked along their outputs, apart again: rows of blocks stay the blocks they are.
 pub(crate) fn split_rows(weight: &Stored, sizes: &[usize]) -> Result<Vec<Stored>> {
     let mut first = 0;
     sizes
@@ -139,8 +246,13 @@ pub(crate) fn split_rows(weight: &Stored, sizes: &[usize]) -> Result<Vec<Stored>
             let part = match weight {
                 Stored::Float(t) => Stored::Float(t.narrow(0, first, size)?.contiguous()?),
                 Stored::Quantised(q) => {
-                    let t = q.dequantize(&q.device())?.narrow(0, first, size)?;
-                    Stored::Quantised(Arc::new(QTensor::quantize(&t, q.dtype())?))
+                    let (rows, columns) = q.shape().dims2()?;
+                    let data = q.data()?;
+                    let row = data.len() / rows.max(1);
+                    let Some(part) = data.get(first * row..(first + size) * row) else {
+                        candle_core::bail!("{rows} rows cannot be split into {sizes:?}");
+                    };
+                    Stored::Quantised(Arc::new(blocks(part, q.dtype(), &[size, columns])?))
                 }
             };
             first += size;
@@ -149,17 +261,161 @@ pub(crate) fn split_rows(weight: &Stored, sizes: &[usize]) -> Result<Vec<Stored>
         .collect()
 }
 
-/// Rows of a matrix in another order.
+/// Rows of a matrix in another order; rows of blocks stay the blocks they are.
 pub(crate) fn select_rows(weight: &Stored, rows: &[u32]) -> Result<Stored> {
-    let t = Linear::table(weight)?;
-    let rows = Tensor::new(rows, t.device())?;
-    Ok(Stored::Float(t.index_select(&rows, 0)?))
+    match weight {
+        Stored::Float(t) => {
+            let rows = Tensor::new(rows, t.device())?;
+            Ok(Stored::Float(t.index_select(&rows, 0)?))
+        }
+        Stored::Quantised(q) => {
+            let (count, columns) = q.shape().dims2()?;
+            let data = q.data()?;
+            let width = data.len() / count.max(1);
+            let mut out = Vec::with_capacity(rows.len() * width);
+            for &row in rows {
+                let at = row as usize * width;
+                let Some(row) = data.get(at..at + width) else {
+                    candle_core::bail!("a matrix of {count} rows has no row {row}");
+                };
+                out.extend_from_slice(row);
+            }
+            let q = blocks(&out, q.dtype(), &[rows.len(), columns])?;
+            Ok(Stored::Quantised(Arc::new(q)))
+        }
+    }
 }
 
-/// The transpose of a matrix stored as `[inputs, outputs]` (GPT-2's Conv1D).
+/// The transpose of a matrix stored as `[inputs, outputs]` (GPT-2's Conv1D). Blocks run along the rows, so a transposed
+/// matrix of them is widened.
 pub(crate) fn transposed(weight: &Stored) -> Result<Stored> {
-    let t = Linear::table(weight)?;
+    let t = match weight {
+        Stored::Float(t) => t.clone(),
+        Stored::Quantised(_) => Linear::table(weight)?,
+    };
     Ok(Stored::Float(
         t.transpose(D::Minus2, D::Minus1)?.contiguous()?,
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn random(rows: usize, columns: usize) -> Tensor {
+        Tensor::randn(0f32, 1.0, (rows, columns), &Device::Cpu).unwrap()
+    }
+
+    fn numbers(t: &Tensor) -> Vec<f32> {
+        t.flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    fn quantised(t: &Tensor, format: BlockFormat) -> Stored {
+        Stored::Quantised(Arc::new(QTensor::quantize(t, format.dtype()).unwrap()))
+    }
+
+    /// Every way to store a matrix, with the bytes it takes.
+    fn stored(t: &Tensor) -> Vec<(Stored, u64)> {
+        let count = t.elem_count() as u64;
+        let mut all: Vec<(Stored, u64)> = BlockFormat::ALL
+            .into_iter()
+            .map(|f| {
+                let blocks = count / f.numbers() as u64;
+                (quantised(t, f), blocks * f.bytes() as u64)
+            })
+            .collect();
+        for (dtype, size) in [(DType::F32, 4), (DType::F16, 2), (DType::BF16, 2)] {
+            all.push((Stored::Float(t.to_dtype(dtype).unwrap()), count * size));
+        }
+        all
+    }
+
+    #[test]
+    fn products_are_those_of_the_widened_matrix_to_the_last_bit() {
+        let (w, x) = (random(31, 512), random(3, 512));
+        for (stored, bytes) in stored(&w) {
+            let wide = Linear::new(Stored::Float(Linear::table(&stored).unwrap()), None).unwrap();
+            let linear = Linear::new(stored, None).unwrap();
+            assert_eq!(linear.bytes(), bytes);
+            assert_eq!(linear.parameters(), 31 * 512);
+            let (a, b) = (linear.forward(&x).unwrap(), wide.forward(&x).unwrap());
+            assert_eq!(numbers(&a), numbers(&b), "{:?}", linear.weight);
+        }
+    }
+
+    #[test]
+    fn embeddings_widen_the_rows_asked_for() {
+        let w = random(9, 256);
+        for (stored, bytes) in stored(&w) {
+            let wide = numbers(&Linear::table(&stored).unwrap());
+            let table = Embedding::new(stored).unwrap();
+            assert_eq!((table.bytes(), table.parameters()), (bytes, 9 * 256));
+            let rows = table.rows(&[8, 0, 8]).unwrap();
+            assert_eq!(rows.dims(), [3, 256]);
+            let expected: Vec<f32> = [8, 0, 8]
+                .into_iter()
+                .flat_map(|row| wide[row * 256..(row + 1) * 256].to_vec())
+                .collect();
+            assert_eq!(numbers(&rows), expected);
+            assert_eq!(table.rows(&[]).unwrap().dims(), [0, 256]);
+            let error = table.rows(&[9]).unwrap_err().to_string();
+            assert!(error.contains("among the 9 rows"), "{error}");
+        }
+    }
+
+    #[test]
+    fn gradients_reach_an_embedding_and_pass_through_blocks() {
+        let table = candle_core::Var::from_tensor(&random(5, 256)).unwrap();
+        let embedding = Embedding::new(Stored::Float(table.as_tensor().clone())).unwrap();
+        let rows = embedding.rows(&[3]).unwrap();
+        let q = quantised(&random(2, 256), BlockFormat::Q4_K);
+        let y = Linear::new(q.clone(), None)
+            .unwrap()
+            .forward(&rows)
+            .unwrap();
+        let gradients = y.sum_all().unwrap().backward().unwrap();
+        let gradient = gradients.get(table.as_tensor()).unwrap();
+        let expected = Linear::table(&q).unwrap().sum(0).unwrap();
+        assert_eq!(
+            numbers(&gradient.narrow(0, 3, 1).unwrap()),
+            numbers(&expected)
+        );
+    }
+
+    #[test]
+    fn rows_of_blocks_are_split_as_they_are() {
+        let w = random(12, 256);
+        for (stored, _) in stored(&w) {
+            let parts = split_rows(&stored, &[5, 3, 4]).unwrap();
+            let whole = numbers(&Linear::table(&stored).unwrap());
+            let joined: Vec<f32> = parts
+                .iter()
+                .flat_map(|part| numbers(&Linear::table(part).unwrap()))
+                .collect();
+            assert_eq!(joined, whole);
+            let kept = matches!(stored, Stored::Quantised(_));
+            for part in &parts {
+                assert_eq!(matches!(part, Stored::Quantised(_)), kept);
+            }
+            assert!(split_rows(&stored, &[5, 3, 5]).is_err());
+        }
+    }
+
+    #[test]
+    fn formats_without_a_kernel_are_widened_once() {
+        let q = QTensor::quantize(&random(3, 256), GgmlDType::Q3K).unwrap();
+        let linear = Linear::new(Stored::Quantised(Arc::new(q)), None).unwrap();
+        assert_eq!(linear.bytes(), 3 * 256 * 4);
+        assert!(linear.forward(&random(1, 256)).is_ok());
+        assert!(blocks(&[0; 33], GgmlDType::Q8_0, &[32]).is_err());
+    }
+
+    #[test]
+    fn half_floats_stay_half_when_transposed() {
+        let half = Stored::Float(random(3, 5).to_dtype(DType::F16).unwrap());
+        let Stored::Float(t) = transposed(&half).unwrap() else {
+            panic!("floats stay floats")
+        };
+        assert_eq!((t.dims(), t.dtype()), ([5, 3].as_slice(), DType::F16));
+    }
 }

@@ -4,7 +4,7 @@ use super::chat::{ChatTemplate, Message};
 use super::config::DecoderConfig;
 use super::memory::{self, MemoryPlan};
 use super::source::{Checkpoint, Progress, Source};
-use super::weights::Watch;
+use super::weights::{Loading, Precision};
 use super::{Decoder, ModelCard, Tokenizer, demo, digest};
 use crate::error::{Error, Result};
 use candle_core::Device;
@@ -18,6 +18,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub struct LoadOptions {
     /// Where hashes of weight files are remembered; none are without it.
     pub cache: Option<PathBuf>,
+    /// What to hold the weights as.
+    pub precision: Precision,
     /// Memory that it may take, in bytes; what the system has free without it.
     pub memory: Option<u64>,
     /// Set from another thread to give up loading.
@@ -49,7 +51,7 @@ impl Model {
         let cancelled = || options.cancel.load(Ordering::Relaxed);
         let checkpoint = Source::parse(reference)?.open_or_cancel(progress, &cancelled)?;
         let config = DecoderConfig::from_json(&checkpoint.config)?;
-        MemoryPlan::new(&config, checkpoint.tensors.as_ref())
+        MemoryPlan::new(&config, checkpoint.tensors.as_ref(), options.precision)
             .check(options.memory.or_else(memory::available))?;
         progress("reading the weights", 0, Some(checkpoint.bytes));
         let sha256 = match checkpoint.files.as_slice() {
@@ -64,8 +66,8 @@ impl Model {
         let read = |bytes, total| {
             (progress.borrow_mut())("reading the weights", bytes, Some(total));
         };
-        let watch = Watch::new(&cancelled, &read);
-        let mut model = Self::build(checkpoint, config, &watch)?;
+        let loading = Loading::new(options.precision, &cancelled, &read);
+        let mut model = Self::build(checkpoint, config, &loading)?;
         if let (Some(sha256), Some(card)) = (sha256, Arc::get_mut(&mut model.card)) {
             card.sha256 = Some(sha256);
         }
@@ -78,13 +80,14 @@ impl Model {
     /// If the configuration is not supported or the weights do not fit it.
     pub fn from_checkpoint(checkpoint: Checkpoint) -> Result<Self> {
         let config = DecoderConfig::from_json(&checkpoint.config)?;
-        Self::build(checkpoint, config, &Watch::default())
+        Self::build(checkpoint, config, &Loading::default())
     }
 
-    fn build(checkpoint: Checkpoint, config: DecoderConfig, watch: &Watch<'_>) -> Result<Self> {
-        let plan = MemoryPlan::new(&config, checkpoint.tensors.as_ref());
+    fn build(checkpoint: Checkpoint, config: DecoderConfig, loading: &Loading<'_>) -> Result<Self> {
+        let precision = loading.precision();
+        let plan = MemoryPlan::new(&config, checkpoint.tensors.as_ref(), precision);
         let source = checkpoint.tensors.as_ref();
-        let decoder = Decoder::load_watched(config, source, &Device::Cpu, watch)?;
+        let decoder = Decoder::load_as(config, source, &Device::Cpu, loading)?;
         let c = decoder.config();
         let (parameters, bytes) = decoder.size();
         let card = ModelCard {
@@ -98,10 +101,9 @@ impl Model {
             d_mlp: c.d_mlp,
             vocab: c.vocab,
             context: c.context,
-            // f16 and bf16 files are widened while loading.
-            dtype: match checkpoint.dtype.as_str() {
-                "f16" | "bf16" => format!("{}→f32", checkpoint.dtype),
-                other => other.to_owned(),
+            dtype: match precision.name() {
+                Some(held) if held != checkpoint.dtype => format!("{}→{held}", checkpoint.dtype),
+                _ => checkpoint.dtype,
             },
             device: format!("cpu×{}", rayon::current_num_threads()),
             parameters,

@@ -1,8 +1,8 @@
 //! How much memory a model will take, known before any of it is taken.
 
-use super::config::DecoderConfig;
+use super::config::{DecoderConfig, LayerKind};
 use super::families::Body;
-use super::weights::TensorSource;
+use super::weights::{Precision, TensorSource};
 use crate::error::{Error, Result};
 
 /// What a forward pass and the lens hold at once beside weights and memories, in bytes: a tile of logits, attention rows
@@ -23,9 +23,9 @@ pub struct MemoryPlan {
 }
 
 impl MemoryPlan {
-    /// For a model of this configuration with the weights of `source`.
+    /// For a model of this configuration with the weights of `source`, held in `precision`.
     #[must_use]
-    pub fn new(c: &DecoderConfig, source: &dyn TensorSource) -> Self {
+    pub fn new(c: &DecoderConfig, source: &dyn TensorSource, precision: Precision) -> Self {
         let names = c.family.names();
         let embedding = |prefix: &&&str| {
             let name = format!("{prefix}{}.weight", names.embedding);
@@ -34,6 +34,10 @@ impl MemoryPlan {
         let prefix = names.prefixes.iter().find(embedding).copied();
         let heads = names.heads.iter().filter(|_| !c.tied);
         let heads: Vec<String> = heads.map(|name| format!("{name}.")).collect();
+        let skipped: Vec<String> = (0..c.blocks())
+            .filter(|block| c.layers[*block] == LayerKind::Skipped)
+            .map(|block| format!("{}{}.{block}.", prefix.unwrap_or_default(), names.block))
+            .collect();
         let weights = source
             .names()
             .iter()
@@ -41,10 +45,20 @@ impl MemoryPlan {
                 let body = prefix.is_some_and(|prefix| name.starts_with(prefix))
                     || heads.iter().any(|head| name.starts_with(head))
                     || name.starts_with("cls.predictions.transform.");
-                let ignored = names.ignored.iter().any(|end| name.ends_with(end));
+                let ignored = names.ignored.iter().any(|end| name.ends_with(end))
+                    || skipped.iter().any(|start| name.starts_with(start));
                 body && !ignored && !(c.tied && names.heads.iter().any(|h| name.starts_with(h)))
             })
-            .filter_map(|name| source.bytes(name))
+            .filter_map(|name| {
+                let stored = source.bytes_of(name)?;
+                match source.shape(name)?.as_slice() {
+                    [] | [_] => Some(stored),
+                    shape => {
+                        let numbers = shape.iter().map(|d| *d as u64).product();
+                        Some(precision.bytes(numbers, stored))
+                    }
+                }
+            })
             .sum();
         let kv = (2 * c.kv_heads * c.head_dim * 4) as u64;
         let attending = c.layers.iter().filter(|l| l.attends()).count() as u64;

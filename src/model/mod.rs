@@ -1,5 +1,6 @@
 //! Models: traced forward passes, loading, tokenizer, chat template, caches, sampling.
 
+pub mod blocks;
 pub mod cache;
 mod card;
 pub mod chat;

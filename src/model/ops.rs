@@ -350,7 +350,11 @@ pub fn attention(
         candle_core::bail!("expected keys and values in main memory");
     };
     let (ks, vs) = (ks.as_slice::<f32>()?, vs.as_slice::<f32>()?);
-    if kl.stride()[2..] != [head_dim, 1] || vl.stride()[2..] != [head_dim, 1] {
+    // The stride of a single row, or of rows of a single number, means nothing.
+    let in_rows = |layout: &Layout| {
+        (keys == 1 || layout.stride()[2] == head_dim) && (head_dim == 1 || layout.stride()[3] == 1)
+    };
+    if !in_rows(kl) || !in_rows(vl) {
         candle_core::bail!("rows of keys and values must be contiguous");
     }
     // Keys that no query of this call sees are left alone: a window costs its width, whatever came before.

@@ -102,9 +102,12 @@ impl Bytes {
 }
 
 /// Read little-endian numbers of `N` bytes each as f32.
-pub(super) fn widen<const N: usize>(bytes: &[u8], read: fn([u8; N]) -> f32) -> Vec<f32> {
+pub(super) fn widen<const N: usize, T: Clone + Default + Send>(
+    bytes: &[u8],
+    read: fn([u8; N]) -> T,
+) -> Vec<T> {
     const CHUNK: usize = 1 << 16;
-    let mut out = vec![0f32; bytes.len() / N];
+    let mut out = vec![T::default(); bytes.len() / N];
     out.par_chunks_mut(CHUNK)
         .zip(bytes.par_chunks(CHUNK * N))
         .for_each(|(out, bytes)| {

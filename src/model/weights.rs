@@ -3,10 +3,9 @@
 use super::config::{DecoderConfig, LayerKind};
 use super::families::names::Names;
 use super::linear::{Linear, select_rows, split_rows, transposed};
-use super::ops::with_slice;
 use crate::error::{Error, Result};
 use candle_core::quantized::QTensor;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 use rayon::prelude::*;
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -15,7 +14,7 @@ use std::sync::Arc;
 /// One stored tensor.
 #[derive(Clone, Debug)]
 pub enum Stored {
-    /// Real numbers in f32 (stored bf16 and f16 are widened while loading).
+    /// Real numbers in f32, f16 or bf16, as they are kept in memory.
     Float(Tensor),
     /// Quantised blocks, row by row; kept as they are in memory.
     Quantised(Arc<QTensor>),
@@ -43,7 +42,7 @@ pub trait TensorSource: Send + Sync {
     fn shape(&self, name: &str) -> Option<Vec<usize>>;
 
     /// Bytes a tensor will take in memory, `None` if there is none of this name.
-    fn bytes(&self, name: &str) -> Option<u64> {
+    fn bytes_of(&self, name: &str) -> Option<u64> {
         let shape = self.shape(name)?;
         let numbers = shape
             .iter()
@@ -57,24 +56,110 @@ pub trait TensorSource: Send + Sync {
     /// If it is missing or damaged; the sentence names the file and the tensor.
     fn load(&self, name: &str) -> Result<Stored>;
 
+    /// Read a matrix that is kept as `[inputs, outputs]` under this name (GPT-2's Conv1D) as `[outputs, inputs]`.
+    ///
+    /// # Errors
+    /// As [`TensorSource::load`].
+    fn load_transposed(&self, name: &str) -> Result<Stored> {
+        Ok(transposed(&self.load(name)?)?)
+    }
+
     /// Where the tensors are, for messages.
     fn origin(&self) -> String;
 }
 
-/// Who hears how far loading is, and may end it.
+/// What numbers are held as in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// As the file has them: nothing is lost, and less is read for each token than after widening.
+    #[default]
+    Stored,
+    /// 32-bit floats; quantised blocks are widened too.
+    F32,
+    /// 16-bit brain floats: rounds what had more bits.
+    Bf16,
+    /// 16-bit floats: rounds what had more bits, and what is beyond 65504 becomes infinite, which is refused.
+    F16,
+}
+
+impl std::str::FromStr for Precision {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Stored),
+            "f32" => Ok(Self::F32),
+            "bf16" => Ok(Self::Bf16),
+            "f16" => Ok(Self::F16),
+            _ => Err("must be auto, f32, bf16 or f16".into()),
+        }
+    }
+}
+
+impl Precision {
+    /// The name of the type, where it is not left to the file.
+    #[must_use]
+    pub fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Stored => None,
+            Self::F32 => Some("f32"),
+            Self::Bf16 => Some("bf16"),
+            Self::F16 => Some("f16"),
+        }
+    }
+
+    fn dtype(self) -> Option<DType> {
+        match self {
+            Self::Stored => None,
+            Self::F32 => Some(DType::F32),
+            Self::Bf16 => Some(DType::BF16),
+            Self::F16 => Some(DType::F16),
+        }
+    }
+
+    /// Bytes of so many numbers that take `stored` bytes as they are in the file.
+    pub(crate) fn bytes(self, numbers: u64, stored: u64) -> u64 {
+        match self.dtype() {
+            Some(dtype) => numbers.saturating_mul(dtype.size_in_bytes() as u64),
+            None => stored,
+        }
+    }
+
+    fn hold(self, stored: Stored) -> candle_core::Result<Stored> {
+        match (self.dtype(), &stored) {
+            (None, _) => Ok(stored),
+            (Some(dtype), Stored::Float(t)) if t.dtype() == dtype => Ok(stored),
+            (Some(dtype), _) => Ok(Stored::Float(Linear::table(&stored)?.to_dtype(dtype)?)),
+        }
+    }
+}
+
+/// How to load: what to hold weights as, who hears how far it is and may end it.
 #[derive(Default)]
-pub struct Watch<'a> {
+pub struct Loading<'a> {
+    precision: Precision,
     cancelled: Option<&'a dyn Fn() -> bool>,
     read: Option<&'a dyn Fn(u64, u64)>,
 }
 
-impl<'a> Watch<'a> {
+impl<'a> Loading<'a> {
     /// `cancelled` is asked before every tensor; `read` hears bytes so far and in all after it.
-    pub fn new(cancelled: &'a dyn Fn() -> bool, read: &'a dyn Fn(u64, u64)) -> Self {
+    pub fn new(
+        precision: Precision,
+        cancelled: &'a dyn Fn() -> bool,
+        read: &'a dyn Fn(u64, u64),
+    ) -> Self {
         Self {
+            precision,
             cancelled: Some(cancelled),
             read: Some(read),
         }
+    }
+
+    /// What to hold weights as.
+    #[must_use]
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 }
 
@@ -84,7 +169,7 @@ pub(crate) struct Loader<'a> {
     device: &'a Device,
     names: &'a Names,
     prefix: &'a str,
-    watch: &'a Watch<'a>,
+    loading: &'a Loading<'a>,
     /// Bytes of all tensors of the source.
     total: u64,
     taken: RefCell<Taken>,
@@ -109,7 +194,7 @@ impl<'a> Loader<'a> {
         source: &'a dyn TensorSource,
         device: &'a Device,
         names: &'a Names,
-        watch: &'a Watch<'a>,
+        loading: &'a Loading<'a>,
     ) -> Result<Self> {
         let embedding = |prefix: &str| format!("{prefix}{}.weight", names.embedding);
         let found = |prefix: &&&str| source.shape(&embedding(prefix)).is_some();
@@ -129,8 +214,12 @@ impl<'a> Loader<'a> {
             device,
             names,
             prefix,
-            watch,
-            total: source.names().iter().filter_map(|n| source.bytes(n)).sum(),
+            loading,
+            total: source
+                .names()
+                .iter()
+                .filter_map(|n| source.bytes_of(n))
+                .sum(),
             taken: RefCell::default(),
         })
     }
@@ -180,30 +269,53 @@ impl<'a> Loader<'a> {
 
     /// A tensor of exactly this shape, as it is stored.
     pub(crate) fn stored(&self, name: &str, shape: &[usize]) -> Result<Stored> {
-        if self.watch.cancelled.is_some_and(|cancelled| cancelled()) {
+        self.take(name, shape, |source| source.load(name))
+    }
+
+    /// A matrix that goes by this name as `[inputs, outputs]` (GPT-2's Conv1D), as `[outputs, inputs]`.
+    fn transposed(&self, name: &str, outputs: usize, inputs: usize) -> Result<Stored> {
+        self.take(name, &[inputs, outputs], |source| {
+            source.load_transposed(name)
+        })
+    }
+
+    fn take(
+        &self,
+        name: &str,
+        shape: &[usize],
+        load: impl FnOnce(&dyn TensorSource) -> Result<Stored>,
+    ) -> Result<Stored> {
+        if self.loading.cancelled.is_some_and(|cancelled| cancelled()) {
             return Err(Error::Interrupted);
         }
         self.check(name, shape)?;
-        let stored = match self.source.load(name)? {
-            Stored::Float(t) => {
-                if !finite(&t)? {
-                    return Err(Error::failed(
-                        format!(
-                            "{}: tensor {name} holds numbers that are not finite (NaN or infinity)",
-                            self.source.origin()
-                        ),
-                        "The weights are damaged: fetch the model again.",
-                    ));
-                }
-                Stored::Float(t.to_device(self.device)?)
-            }
-            quantised => quantised,
+        let stored = load(self.source)?;
+        // Vectors are few and stay what they are.
+        let stored = match shape.len() {
+            0 | 1 => stored,
+            _ => self.loading.precision.hold(stored)?,
+        };
+        if let Stored::Float(t) = &stored
+            && !finite(t)?
+        {
+            return Err(Error::failed(
+                format!(
+                    "{}: tensor {name} holds numbers that are not finite (NaN or infinity)",
+                    self.source.origin()
+                ),
+                "The weights are damaged: fetch the model again.",
+            ));
+        }
+        // As it is stored in main memory, in f32 elsewhere.
+        let stored = match self.device.is_cpu() {
+            true => stored,
+            false => Stored::Float(Linear::table(&stored)?.to_device(self.device)?),
         };
         let mut taken = self.taken.borrow_mut();
         if taken.names.insert(name.to_owned()) {
             taken.parameters += shape.iter().product::<usize>() as u64;
             taken.bytes += stored.bytes();
-            if let Some(read) = self.watch.read {
+            if let Some(read) = self.loading.read {
                 read(taken.bytes, self.total);
             }
         }
@@ -264,9 +376,9 @@ impl<'a> Loader<'a> {
     /// The same of GPT-2's Conv1D, `[inputs, outputs]` with a bias.
     pub(crate) fn conv1d(&self, name: &str, sizes: &[usize], inputs: usize) -> Result<Vec<Linear>> {
         let outputs = sizes.iter().sum();
-        let weight = self.stored(&format!("{name}.weight"), &[inputs, outputs])?;
+        let weight = self.transposed(&format!("{name}.weight"), outputs, inputs)?;
         let bias = self.bias(name, outputs, true)?;
-        split(&transposed(&weight)?, bias.as_ref(), sizes)
+        split(&weight, bias.as_ref(), sizes)
     }
 
     /// Queries, keys and values stored head by head, `[heads, 3, head_dim]` rows.
@@ -374,12 +486,25 @@ fn split(weight: &Stored, bias: Option<&Tensor>, sizes: &[usize]) -> Result<Vec<
 
 /// Whether all numbers are finite. Weights that are being trained are trusted.
 fn finite(t: &Tensor) -> candle_core::Result<bool> {
-    if t.is_variable() || t.track_op() || t.dtype() != DType::F32 || !t.device().is_cpu() {
+    if t.is_variable() || t.track_op() || !t.device().is_cpu() {
         return Ok(true);
     }
     // The exponent of NaN and infinities is all ones.
-    with_slice(t, |t| {
-        t.par_chunks(1 << 16)
-            .all(|t| t.iter().all(|v| v.to_bits() & 0x7f80_0000 != 0x7f80_0000))
+    let t = t.contiguous()?;
+    let (storage, layout) = t.storage_and_layout();
+    let (Storage::Cpu(storage), Some((from, to))) = (&*storage, layout.contiguous_offsets()) else {
+        return Ok(true);
+    };
+    Ok(match storage {
+        CpuStorage::F32(v) => every(&v[from..to], |v| v.to_bits() & 0x7f80_0000 != 0x7f80_0000),
+        CpuStorage::F16(v) => every(&v[from..to], |v| v.to_bits() & 0x7c00 != 0x7c00),
+        CpuStorage::BF16(v) => every(&v[from..to], |v| v.to_bits() & 0x7f80 != 0x7f80),
+        _ => true,
     })
+}
+
+fn every<T: Sync>(numbers: &[T], holds: impl Fn(&T) -> bool + Sync) -> bool {
+    numbers
+        .par_chunks(1 << 16)
+        .all(|part| part.iter().all(&holds))
 }

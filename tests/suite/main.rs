@@ -4,6 +4,8 @@
 mod binary;
 mod demo;
 mod engine;
+mod families;
+mod gguf;
 mod lens;
 mod oracle;
 mod terminal;

@@ -54,21 +54,21 @@ fn slack(family: &str) -> f32 {
     if family == "zamba2" { 10.0 } else { 1.0 }
 }
 
-fn folder(family: &str) -> PathBuf {
+pub(crate) fn folder(family: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/fixtures")
         .join(family)
 }
 
-struct Expected {
+pub(crate) struct Expected {
     tensors: HashMap<String, Tensor>,
-    prompts: Vec<Vec<u32>>,
+    pub(crate) prompts: Vec<Vec<u32>>,
     /// Blocks with attention, in order.
     attention: Vec<usize>,
 }
 
 impl Expected {
-    fn load(family: &str) -> Self {
+    pub(crate) fn load(family: &str) -> Self {
         let folder = folder(family);
         let tensors =
             candle_core::safetensors::load(folder.join("expected.safetensors"), &Device::Cpu)
@@ -142,91 +142,95 @@ fn grid(record: &Record) -> &Grid {
 #[test]
 fn every_metric_equals_the_float64_reference() {
     for family in FAMILIES {
-        let (model, expected) = (load(family), Expected::load(family));
-        for (i, prompt) in expected.prompts.iter().enumerate() {
-            let record = record(&model, &job(prompt, 0));
-            let (grid, positions) = (grid(&record), prompt.len());
-            let resid = expected.get(&format!("p{i}.resid"));
-            let mut compared = 0;
-            for (column, tolerance, relative) in [
-                ("entropy", 1e-4, 0.0),
-                ("varentropy", 1e-3, 0.0),
-                ("prob_margin", 1e-4, 0.0),
-                ("logit_margin", 4e-4, 0.0),
-                ("perplexity", 0.0, 2e-4),
-                ("kl_uniform", 1e-4, 0.0),
-                ("kl_final", 1e-4, 0.0),
-                ("renyi_0.5", 1e-4, 0.0),
-                ("renyi_2", 1e-4, 0.0),
-                ("renyi_5", 1e-4, 0.0),
-                ("l1", 0.0, 5e-5),
-                ("l2", 0.0, 5e-5),
-                ("l0", 0.0, 0.0),
-                ("hoyer", 1e-5, 0.0),
-                ("topk_energy", 1e-5, 0.0),
-                ("effective_rank_abs", 1e-5, 0.0),
-                ("effective_rank_sq", 1e-5, 0.0),
-            ] {
-                let values = expected.get(&format!("p{i}.{column}"));
-                let name = if column == "topk_energy" {
-                    "topk_energy_10"
-                } else {
-                    column
-                };
-                let metric = record.schema.find(name).unwrap();
-                for layer in 0..grid.states() {
-                    for position in 0..positions {
-                        let found = grid.value(layer, position, metric).unwrap();
-                        let value = values[layer * positions + position];
-                        let what = format!("{family} p{i} {column} layer {layer} at {position}");
-                        let slack = slack(family);
-                        let tolerance = if column == "l0" {
-                            // A number that lies on the threshold may count or not.
-                            let d = model.card().d_model;
-                            let h = &resid[(layer * positions + position) * d..][..d];
-                            let near = |h: &&f32| (h.abs() - 1e-3).abs() < 2e-5;
-                            h.iter().filter(near).count() as f32
-                        } else {
-                            tolerance * slack
-                        };
-                        close(&what, found, value, tolerance, relative * slack);
-                        compared += 1;
-                    }
-                }
-            }
-            for (column, tolerance) in [("surprisal", 1e-4), ("next_rank", 0.0)] {
-                if !model.card().causal {
-                    let metric = record.schema.find(column).unwrap();
-                    assert!((0..positions).all(|p| grid.value(0, p, metric).is_none()));
-                    compared += grid.states() * (positions - 1);
-                    continue;
-                }
-                let values = expected.get(&format!("p{i}.{column}"));
-                let metric = record.schema.find(column).unwrap();
-                for layer in 0..grid.states() {
-                    for position in 0..positions - 1 {
-                        let found = grid.value(layer, position, metric).unwrap();
-                        let value = values[layer * (positions - 1) + position];
-                        let what = format!("{family} p{i} {column} layer {layer} at {position}");
-                        close(&what, found, value, tolerance * slack(family), 0.0);
-                        compared += 1;
-                    }
-                    assert_eq!(grid.value(layer, positions - 1, metric), None);
-                }
-            }
-            assert_eq!(compared, grid.states() * (19 * positions - 2));
-            let ids = expected.get(&format!("p{i}.top5_ids"));
-            let probs = expected.get(&format!("p{i}.top5_probs"));
+        metrics(family, &load(family), &Expected::load(family));
+    }
+}
+
+/// Hold every cell of every metric against the reference values of `family`.
+pub(crate) fn metrics(family: &str, model: &Model, expected: &Expected) {
+    for (i, prompt) in expected.prompts.iter().enumerate() {
+        let record = record(model, &job(prompt, 0));
+        let (grid, positions) = (grid(&record), prompt.len());
+        let resid = expected.get(&format!("p{i}.resid"));
+        let mut compared = 0;
+        for (column, tolerance, relative) in [
+            ("entropy", 1e-4, 0.0),
+            ("varentropy", 1e-3, 0.0),
+            ("prob_margin", 1e-4, 0.0),
+            ("logit_margin", 4e-4, 0.0),
+            ("perplexity", 0.0, 2e-4),
+            ("kl_uniform", 1e-4, 0.0),
+            ("kl_final", 1e-4, 0.0),
+            ("renyi_0.5", 1e-4, 0.0),
+            ("renyi_2", 1e-4, 0.0),
+            ("renyi_5", 1e-4, 0.0),
+            ("l1", 0.0, 5e-5),
+            ("l2", 0.0, 5e-5),
+            ("l0", 0.0, 0.0),
+            ("hoyer", 1e-5, 0.0),
+            ("topk_energy", 1e-5, 0.0),
+            ("effective_rank_abs", 1e-5, 0.0),
+            ("effective_rank_sq", 1e-5, 0.0),
+        ] {
+            let values = expected.get(&format!("p{i}.{column}"));
+            let name = if column == "topk_energy" {
+                "topk_energy_10"
+            } else {
+                column
+            };
+            let metric = record.schema.find(name).unwrap();
             for layer in 0..grid.states() {
                 for position in 0..positions {
-                    let top = grid.top(layer, position);
-                    assert_eq!(top.len(), 5);
-                    for (k, candidate) in top.iter().enumerate() {
-                        let at = (layer * positions + position) * 5 + k;
-                        assert_eq!(candidate.id as f32, ids[at], "{family} p{i} top {k}");
-                        let tolerance = 1e-4 * slack(family);
-                        close("top5_probs", candidate.prob, probs[at], tolerance, 0.0);
-                    }
+                    let found = grid.value(layer, position, metric).unwrap();
+                    let value = values[layer * positions + position];
+                    let what = format!("{family} p{i} {column} layer {layer} at {position}");
+                    let slack = slack(family);
+                    let tolerance = if column == "l0" {
+                        // A number that lies on the threshold may count or not.
+                        let d = model.card().d_model;
+                        let h = &resid[(layer * positions + position) * d..][..d];
+                        let near = |h: &&f32| (h.abs() - 1e-3).abs() < 2e-5;
+                        h.iter().filter(near).count() as f32
+                    } else {
+                        tolerance * slack
+                    };
+                    close(&what, found, value, tolerance, relative * slack);
+                    compared += 1;
+                }
+            }
+        }
+        for (column, tolerance) in [("surprisal", 1e-4), ("next_rank", 0.0)] {
+            if !model.card().causal {
+                let metric = record.schema.find(column).unwrap();
+                assert!((0..positions).all(|p| grid.value(0, p, metric).is_none()));
+                compared += grid.states() * (positions - 1);
+                continue;
+            }
+            let values = expected.get(&format!("p{i}.{column}"));
+            let metric = record.schema.find(column).unwrap();
+            for layer in 0..grid.states() {
+                for position in 0..positions - 1 {
+                    let found = grid.value(layer, position, metric).unwrap();
+                    let value = values[layer * (positions - 1) + position];
+                    let what = format!("{family} p{i} {column} layer {layer} at {position}");
+                    close(&what, found, value, tolerance * slack(family), 0.0);
+                    compared += 1;
+                }
+                assert_eq!(grid.value(layer, positions - 1, metric), None);
+            }
+        }
+        assert_eq!(compared, grid.states() * (19 * positions - 2));
+        let ids = expected.get(&format!("p{i}.top5_ids"));
+        let probs = expected.get(&format!("p{i}.top5_probs"));
+        for layer in 0..grid.states() {
+            for position in 0..positions {
+                let top = grid.top(layer, position);
+                assert_eq!(top.len(), 5);
+                for (k, candidate) in top.iter().enumerate() {
+                    let at = (layer * positions + position) * 5 + k;
+                    assert_eq!(candidate.id as f32, ids[at], "{family} p{i} top {k}");
+                    let tolerance = 1e-4 * slack(family);
+                    close("top5_probs", candidate.prob, probs[at], tolerance, 0.0);
                 }
             }
         }
@@ -473,19 +477,23 @@ fn a_long_text_is_read_again_where_its_rotary_frequencies_change() {
 #[test]
 fn greedy_tokens_with_cache_equal_the_uncached_reference() {
     for family in causal() {
-        let (model, expected) = (load(family), Expected::load(family));
-        for (i, prompt) in expected.prompts.iter().enumerate() {
-            let record = record(&model, &job(prompt, 12));
-            let drawn: Vec<f32> = grid(&record).tokens()[prompt.len()..]
-                .iter()
-                .map(|t| t.id as f32)
-                .collect();
-            assert_eq!(
-                drawn,
-                expected.get(&format!("p{i}.greedy_ids")),
-                "{family} p{i}"
-            );
-        }
+        greedy(family, &load(family), &Expected::load(family));
+    }
+}
+
+/// Hold twelve greedy tokens after each prompt against those of the reference.
+pub(crate) fn greedy(family: &str, model: &Model, expected: &Expected) {
+    for (i, prompt) in expected.prompts.iter().enumerate() {
+        let record = record(model, &job(prompt, 12));
+        let drawn: Vec<f32> = grid(&record).tokens()[prompt.len()..]
+            .iter()
+            .map(|t| t.id as f32)
+            .collect();
+        assert_eq!(
+            drawn,
+            expected.get(&format!("p{i}.greedy_ids")),
+            "{family} p{i}"
+        );
     }
 }
 

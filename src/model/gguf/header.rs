@@ -25,7 +25,8 @@ pub(super) enum Value {
     Ints(Vec<i64>),
     Reals(Vec<f32>),
     Texts(Vec<String>),
-    /// An array of arrays or of flags: walked over, not kept.
+    Flags(Vec<bool>),
+    /// An array of arrays: walked over, not kept.
     Skipped,
 }
 
@@ -315,12 +316,11 @@ impl<'a> Cursor<'a> {
         let mut texts = Vec::new();
         let mut reals = Vec::new();
         let mut ints = Vec::new();
+        let mut flags = Vec::new();
         for _ in 0..count {
             match kind {
                 6 => reals.push(f32::from_le_bytes(self.array()?)),
-                7 => {
-                    self.take(1)?;
-                }
+                7 => flags.push(self.array::<1>()? != [0]),
                 8 => texts.push(self.text()?),
                 9 if depth < MAX_NESTING => {
                     let kind = self.u32()?;
@@ -335,13 +335,14 @@ impl<'a> Cursor<'a> {
         Ok(match kind {
             6 | 12 => Value::Reals(reals),
             8 => Value::Texts(texts),
-            7 | 9 => Value::Skipped,
+            7 => Value::Flags(flags),
+            9 => Value::Skipped,
             _ => Value::Ints(ints),
         })
     }
 }
 
 /// The f64 with the same shortest decimal: an epsilon stored as f32 1e-5 is 1e-5 again, as in `config.json`.
-fn widen(value: f32) -> f64 {
+pub(super) fn widen(value: f32) -> f64 {
     value.to_string().parse().unwrap_or_else(|_| value.into())
 }

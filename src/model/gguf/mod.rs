@@ -2,11 +2,17 @@
 //! tokenizer, a chat template.
 //!
 //! The converter of llama.cpp changes some tensors on the way (see [`names::Change`]); reading changes them back, on
-//! quantised blocks too where only whole rows move. Quantised matrices stay quantised in memory.
+//! quantised blocks too where only whole rows move. Matrices stay in memory as they are stored.
+//!
+//! `header` checks the file, `tables` and `names` say what its tensors are called, `tensors` reads them, `config` its
+//! numbers and `vocab` its tokenizer; `write` and `numbers` go the other way.
 
 mod config;
 mod header;
 mod names;
+mod numbers;
+mod tables;
+mod tensors;
 mod vocab;
 mod write;
 
@@ -14,19 +20,15 @@ pub use write::{GgufType, write_gguf};
 
 use super::Tokenizer;
 use super::chat::ChatTemplate;
-use super::raw::{Bytes, missing, widen};
+use super::raw::Bytes;
 use super::weights::{Stored, TensorSource};
 use crate::error::{Error, Result};
 use crate::text::scrub;
-use candle_core::quantized::{GgmlDType, QStorage, QTensor};
-use candle_core::{D, Device, Tensor};
-use half::{bf16, f16};
+use candle_core::quantized::GgmlDType;
 use header::{Header, Value};
-use names::{Arch, Change, interleaved};
-use std::borrow::Cow;
+use names::{Arch, Change};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// An open GGUF file. See [`TensorSource`] for its tensors.
 pub struct Gguf {
@@ -82,12 +84,20 @@ impl Gguf {
         }
         let name = text(&header, "general.architecture").unwrap_or_default();
         let Some(arch) = Arch::of(name) else {
+            let near = match names::nearest(name) {
+                near if near.is_empty() => String::new(),
+                near => format!(" (nearest: {near})"),
+            };
             return Err(refuse(
                 format!(
-                    "holds a model of the architecture \"{}\", which is not read from GGUF",
+                    "holds a model of the architecture \"{}\", which is not read from GGUF{near}",
                     scrub(name)
                 ),
-                "Read are llama and gpt2; for others use the safetensors of the model.",
+                &format!(
+                    "Read are {}; a new one is added in src/model/gguf/tables.rs. For others use the safetensors of \
+                     the model.",
+                    names::known()
+                ),
             ));
         };
         if integer(&header, &format!("{name}.expert_count")).is_some_and(|n| n > 0) {
@@ -96,11 +106,29 @@ impl Gguf {
                 "Use a model without experts.",
             ));
         }
-        let mut tensors = BTreeMap::new();
+        let blocks = integer(&header, &format!("{name}.block_count"));
+        let mut tensors: BTreeMap<String, (String, Change)> = BTreeMap::new();
         for gguf in header.tensors.keys() {
+            if let (Some(block), Some(blocks)) = (names::block_of(gguf), blocks)
+                && u64::from(block) >= blocks
+            {
+                return Err(refuse(
+                    format!("has a tensor {}, but only {blocks} blocks", scrub(gguf)),
+                    "The file is damaged: fetch it again.",
+                ));
+            }
             match arch.to_hf(gguf) {
                 Some((hf, change)) => {
-                    tensors.insert(hf, (gguf.clone(), change));
+                    if let Some((other, _)) = tensors.insert(hf, (gguf.clone(), change)) {
+                        return Err(refuse(
+                            format!(
+                                "has two tensors for the same weights, {} and {}",
+                                scrub(&other),
+                                scrub(gguf)
+                            ),
+                            "The file is damaged: fetch it again.",
+                        ));
+                    }
                 }
                 None if arch.is_buffer(gguf) => {}
                 // Leaving a tensor out would give wrong numbers without a word.
@@ -233,6 +261,22 @@ impl Gguf {
         }
     }
 
+    /// One flag for each layer.
+    fn flags(&self, key: &str) -> Option<&Vec<bool>> {
+        match self.header.metadata.get(key)? {
+            Value::Flags(flags) => Some(flags),
+            _ => None,
+        }
+    }
+
+    /// One whole number for each layer.
+    fn integers(&self, key: &str) -> Option<&Vec<i64>> {
+        match self.header.metadata.get(key)? {
+            Value::Ints(ints) => Some(ints),
+            _ => None,
+        }
+    }
+
     fn flag(&self, key: &str) -> Option<bool> {
         match self.header.metadata.get(key)? {
             Value::Flag(flag) => Some(*flag),
@@ -246,109 +290,6 @@ impl Gguf {
             Value::Int(int) => Some(*int as f64),
             _ => None,
         }
-    }
-
-    /// Width of a query or key head, for putting rows back in order.
-    fn head_dim(&self, rows: usize, change: Change) -> Result<usize> {
-        let prefix = self.arch.name();
-        let heads = self.integer(&format!("{prefix}.attention.head_count"));
-        let heads = match change {
-            Change::PermuteKeys => self
-                .integer(&format!("{prefix}.attention.head_count_kv"))
-                .or(heads),
-            _ => heads,
-        };
-        match heads.and_then(|h| usize::try_from(h).ok()) {
-            Some(heads) if heads > 0 && rows.is_multiple_of(2 * heads) => Ok(rows / heads),
-            _ => Err(Error::file(
-                self.path(),
-                format!(
-                    "has {rows} rows of queries or keys, which do not divide into {} heads of even width",
-                    heads.unwrap_or(0)
-                ),
-                "The file is damaged: fetch it again.",
-            )),
-        }
-    }
-}
-
-impl TensorSource for Gguf {
-    fn names(&self) -> Vec<String> {
-        self.tensors.keys().cloned().collect()
-    }
-
-    fn shape(&self, name: &str) -> Option<Vec<usize>> {
-        let (gguf, change) = self.tensors.get(name)?;
-        let mut shape = self.header.tensors.get(gguf)?.shape.clone();
-        if *change == Change::Transpose && shape.len() == 2 {
-            shape.reverse();
-        }
-        Some(shape)
-    }
-
-    fn load(&self, name: &str) -> Result<Stored> {
-        let found = self.tensors.get(name);
-        let Some((info, change)) =
-            found.and_then(|(gguf, change)| Some((self.header.tensors.get(gguf)?, *change)))
-        else {
-            let names = self.tensors.keys().map(String::as_str);
-            return Err(missing(self.path(), name, names));
-        };
-        let Some((dtype, range)) = info.data.clone() else {
-            return Err(Error::file(
-                self.path(),
-                format!(
-                    "tensor {} is of the ggml type {}, which is not read",
-                    scrub(name),
-                    info.code
-                ),
-                "Use a file in Q8_0, Q6_K, Q5_K, Q4_K, Q4_0, F16, BF16 or F32.",
-            ));
-        };
-        let bytes = self.bytes.get(range, name)?;
-        let permuted = matches!(change, Change::PermuteQueries | Change::PermuteKeys);
-        // Rows are moved whole, so there must be whole rows.
-        let whole = match info.shape.as_slice() {
-            [rows, _] => *rows > 0 && bytes.len().is_multiple_of(*rows),
-            [rows] => dtype.block_size() == 1 && *rows > 0 && bytes.len().is_multiple_of(*rows),
-            _ => false,
-        };
-        if permuted && !whole {
-            return Err(Error::file(
-                self.path(),
-                format!("tensor {} has no whole rows", scrub(name)),
-                "The file is damaged: fetch it again.",
-            ));
-        }
-        let bytes = match info.shape.first() {
-            Some(&rows) if permuted && rows > 0 => {
-                let head_dim = self.head_dim(rows, change)?;
-                Cow::Owned(unpermuted(bytes, rows, head_dim))
-            }
-            _ => Cow::Borrowed(bytes),
-        };
-        let stored = match floats(&bytes, dtype) {
-            Some(numbers) => Stored::Float(Tensor::from_vec(
-                numbers,
-                info.shape.as_slice(),
-                &Device::Cpu,
-            )?),
-            None => Stored::Quantised(Arc::new(quantised(&bytes, dtype, &info.shape)?)),
-        };
-        if change != Change::Transpose || info.shape.len() != 2 {
-            return Ok(stored);
-        }
-        // Blocks run along the rows, so a transposed matrix cannot stay quantised.
-        let matrix = match stored {
-            Stored::Float(matrix) => matrix,
-            Stored::Quantised(matrix) => matrix.dequantize(&Device::Cpu)?,
-        };
-        let matrix = matrix.transpose(D::Minus2, D::Minus1)?.contiguous()?;
-        Ok(Stored::Float(matrix))
-    }
-
-    fn origin(&self) -> String {
-        crate::text::path(self.path())
     }
 }
 
@@ -372,45 +313,6 @@ fn text<'a>(header: &'a Header, key: &str) -> Option<&'a str> {
     }
 }
 
-/// Rows back in half-split order; works on the bytes of whole rows, quantised or not.
-fn unpermuted(bytes: &[u8], rows: usize, head_dim: usize) -> Vec<u8> {
-    let row = bytes.len() / rows;
-    let mut out = Vec::with_capacity(bytes.len());
-    for to in 0..rows {
-        let from = interleaved(to, head_dim) * row;
-        out.extend_from_slice(&bytes[from..from + row]);
-    }
-    out
-}
-
-/// The numbers of types that are plain numbers.
-fn floats(bytes: &[u8], dtype: GgmlDType) -> Option<Vec<f32>> {
-    match dtype {
-        GgmlDType::F32 => Some(widen(bytes, f32::from_le_bytes)),
-        GgmlDType::F16 => Some(widen(bytes, |b| f16::from_le_bytes(b).to_f32())),
-        GgmlDType::BF16 => Some(widen(bytes, |b| bf16::from_le_bytes(b).to_f32())),
-        _ => None,
-    }
-}
-
-fn quantised(bytes: &[u8], dtype: GgmlDType, shape: &[usize]) -> Result<QTensor> {
-    // candle looks at the bytes as blocks, which must lie aligned: those of a file or of the program may not.
-    const ALIGN: usize = 16;
-    let aligned: Vec<u8>;
-    let bytes = if bytes.as_ptr().align_offset(ALIGN) == 0 {
-        bytes
-    } else {
-        let mut copy = vec![0u8; bytes.len() + ALIGN];
-        let pad = copy.as_ptr().align_offset(ALIGN).min(ALIGN);
-        copy[pad..pad + bytes.len()].copy_from_slice(bytes);
-        aligned = copy;
-        let pad = aligned.as_ptr().align_offset(ALIGN).min(ALIGN);
-        &aligned[pad..pad + bytes.len()]
-    };
-    let storage = QStorage::from_data(Cow::Borrowed(bytes), &Device::Cpu, dtype)?;
-    Ok(QTensor::new(storage, shape)?)
-}
-
 fn dtype_name(dtype: GgmlDType) -> String {
     match dtype {
         GgmlDType::Q2K => "q2_k".into(),
@@ -423,5 +325,7 @@ fn dtype_name(dtype: GgmlDType) -> String {
     }
 }
 
+#[cfg(test)]
+mod round_trip;
 #[cfg(test)]
 mod tests;

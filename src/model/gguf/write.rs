@@ -1,7 +1,8 @@
 //! Writing GGUF files that llama.cpp loads, and that bring their own `tokenizer.json` along.
 
 use super::config::llama3_factors;
-use super::names::{Arch, Change, interleaved};
+use super::names::{self, Arch, Change};
+use super::numbers::{self, size, unusable};
 use super::vocab::{LLAMA3_SPLIT, QWEN2_SPLIT};
 use crate::error::{Error, Result};
 use crate::model::Tokenizer;
@@ -15,15 +16,30 @@ use std::path::Path;
 
 const ALIGNMENT: usize = 32;
 
-/// How the matrices of a written file are stored. Vectors (norms, biases) are always f32.
+/// How the matrices of a written file are stored. Vectors (norms, biases), convolutions and learned positions are always
+/// f32; rows that no block divides are f16.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(
+    non_camel_case_types,
+    reason = "the names of the formats, as everyone writes them"
+)]
 pub enum GgufType {
     /// 32-bit floats.
     F32,
     /// 16-bit floats.
     F16,
+    /// 16-bit brain floats.
+    BF16,
     /// Blocks of 32 bytes with one f16 scale: 8.5 bits a weight.
     Q8_0,
+    /// Blocks of 32 half bytes with one f16 scale: 4.5 bits a weight.
+    Q4_0,
+    /// Blocks of 256, 4.5 bits a weight. Rows that they do not divide are stored in Q5_0.
+    Q4_K,
+    /// Blocks of 256, 5.5 bits a weight. Rows that they do not divide are stored in Q5_1.
+    Q5_K,
+    /// Blocks of 256, 6.6 bits a weight. Rows that they do not divide are stored in Q8_0.
+    Q6_K,
 }
 
 impl GgufType {
@@ -31,8 +47,26 @@ impl GgufType {
         match self {
             Self::F32 => GgmlDType::F32,
             Self::F16 => GgmlDType::F16,
+            Self::BF16 => GgmlDType::BF16,
             Self::Q8_0 => GgmlDType::Q8_0,
+            Self::Q4_0 => GgmlDType::Q4_0,
+            Self::Q4_K => GgmlDType::Q4K,
+            Self::Q5_K => GgmlDType::Q5K,
+            Self::Q6_K => GgmlDType::Q6K,
         }
+    }
+
+    /// What rows of `row` numbers are stored in: this, or what llama.cpp takes instead where the blocks do not divide.
+    fn for_rows(self, row: usize) -> GgmlDType {
+        let second = match self {
+            Self::Q4_K => GgmlDType::Q5_0,
+            Self::Q5_K => GgmlDType::Q5_1,
+            _ => GgmlDType::Q8_0,
+        };
+        [self.dtype(), second]
+            .into_iter()
+            .find(|dtype| row.is_multiple_of(dtype.block_size()))
+            .unwrap_or(GgmlDType::F16)
     }
 
     /// `general.file_type` (`llama_ftype`).
@@ -40,12 +74,17 @@ impl GgufType {
         match self {
             Self::F32 => 0,
             Self::F16 => 1,
+            Self::Q4_0 => 2,
             Self::Q8_0 => 7,
+            Self::Q4_K => 14,
+            Self::Q5_K => 16,
+            Self::Q6_K => 18,
+            Self::BF16 => 32,
         }
     }
 }
 
-/// Write a llama or gpt2 model, complete or not at all.
+/// Write a model, complete or not at all.
 ///
 /// `config` is its `config.json` and `tensors` go by their Hugging Face names. `tokenizer_json` is stored whole under
 /// `tokenizer.huggingface.json`, and, if it is byte-level BPE, also the way llama.cpp wants it. `metadata` are further
@@ -63,24 +102,26 @@ pub fn write_gguf(
     metadata: &[(String, String)],
 ) -> Result<()> {
     let kind = config["model_type"].as_str().unwrap_or_default();
-    let arch = Arch::of(kind).ok_or_else(|| {
+    let arch = Arch::of_model_type(kind).ok_or_else(|| {
         Error::Usage(format!(
-            "a model of type \"{}\" cannot be written as GGUF, only llama and gpt2 can",
-            scrub(kind)
+            "a model of type \"{}\" cannot be written as GGUF, only {} can",
+            scrub(kind),
+            names::known()
         ))
     })?;
     let mut entries = Entries::default();
     let has_name = metadata.iter().any(|(key, _)| key == "general.name");
     entries.text("general.architecture", arch.name());
     if !has_name {
-        entries.text("general.name", arch.name());
+        // Not the architecture's: llama.cpp takes files named after Phi 3 to have that family's tokens.
+        entries.text("general.name", "unnamed");
     }
     entries.u32("general.file_type", quant.file_type());
     entries.u32("general.quantization_version", 2);
     for (key, value) in metadata {
         entries.text(key, value);
     }
-    numbers(arch, config, &mut entries)?;
+    numbers::write(arch, config, &mut entries)?;
     for name in ["bos", "eos", "pad"] {
         if let Some(id) = token_id(config, name) {
             entries.u32(&format!("tokenizer.ggml.{name}_token_id"), id);
@@ -100,7 +141,7 @@ pub fn write_gguf(
 
 /// Metadata in the order of writing.
 #[derive(Default)]
-struct Entries {
+pub(super) struct Entries {
     bytes: Vec<u8>,
     count: u64,
 }
@@ -113,21 +154,21 @@ impl Entries {
         &mut self.bytes
     }
 
-    fn u32(&mut self, key: &str, value: u32) {
+    pub(super) fn u32(&mut self, key: &str, value: u32) {
         let bytes = self.entry(key, 4);
         bytes.extend_from_slice(&value.to_le_bytes());
     }
 
-    fn f32(&mut self, key: &str, value: f64) {
+    pub(super) fn f32(&mut self, key: &str, value: f64) {
         let bytes = self.entry(key, 6);
         bytes.extend_from_slice(&(value as f32).to_le_bytes());
     }
 
-    fn flag(&mut self, key: &str, value: bool) {
+    pub(super) fn flag(&mut self, key: &str, value: bool) {
         self.entry(key, 7).push(value.into());
     }
 
-    fn text(&mut self, key: &str, value: &str) {
+    pub(super) fn text(&mut self, key: &str, value: &str) {
         put_text(self.entry(key, 8), value);
     }
 
@@ -138,7 +179,14 @@ impl Entries {
         values.for_each(|value| put_text(bytes, value));
     }
 
-    fn i32s(&mut self, key: &str, values: &[i32]) {
+    pub(super) fn flags(&mut self, key: &str, values: &[bool]) {
+        let bytes = self.entry(key, 9);
+        bytes.extend_from_slice(&7u32.to_le_bytes());
+        bytes.extend_from_slice(&(values.len() as u64).to_le_bytes());
+        bytes.extend(values.iter().map(|v| u8::from(*v)));
+    }
+
+    pub(super) fn i32s(&mut self, key: &str, values: &[i32]) {
         let bytes = self.entry(key, 9);
         bytes.extend_from_slice(&5u32.to_le_bytes());
         bytes.extend_from_slice(&(values.len() as u64).to_le_bytes());
@@ -151,68 +199,6 @@ impl Entries {
 fn put_text(bytes: &mut Vec<u8>, text: &str) {
     bytes.extend_from_slice(&(text.len() as u64).to_le_bytes());
     bytes.extend_from_slice(text.as_bytes());
-}
-
-/// The architecture's own numbers.
-fn numbers(arch: Arch, config: &Value, entries: &mut Entries) -> Result<()> {
-    let fields: &[(&str, &str)] = match arch {
-        Arch::Llama => &[
-            ("block_count", "num_hidden_layers"),
-            ("context_length", "max_position_embeddings"),
-            ("embedding_length", "hidden_size"),
-            ("feed_forward_length", "intermediate_size"),
-            ("attention.head_count", "num_attention_heads"),
-            ("vocab_size", "vocab_size"),
-        ],
-        Arch::Gpt2 => &[
-            ("block_count", "n_layer"),
-            ("context_length", "n_positions"),
-            ("embedding_length", "n_embd"),
-            ("attention.head_count", "n_head"),
-            ("vocab_size", "vocab_size"),
-        ],
-    };
-    let key = |name: &str| format!("{}.{name}", arch.name());
-    for (gguf, hf) in fields {
-        entries.u32(&key(gguf), size(config, hf)?);
-    }
-    match arch {
-        Arch::Llama => {
-            let heads = size(config, "num_attention_heads")?;
-            let kv_heads = optional_size(config, "num_key_value_heads")?.unwrap_or(heads);
-            let head_dim = head_dim(config)?;
-            entries.u32(&key("attention.head_count_kv"), kv_heads);
-            entries.u32(&key("attention.key_length"), head_dim);
-            entries.u32(&key("attention.value_length"), head_dim);
-            entries.u32(&key("rope.dimension_count"), head_dim);
-            entries.f32(&key("rope.freq_base"), theta(config));
-            let eps = config["rms_norm_eps"].as_f64().unwrap_or(1e-6);
-            entries.f32(&key("attention.layer_norm_rms_epsilon"), eps);
-            let scaling = scaling(config);
-            match rope_type(scaling) {
-                None | Some("default" | "llama3") => {}
-                Some("linear") => {
-                    entries.text(&key("rope.scaling.type"), "linear");
-                    let factor = scaling["factor"].as_f64().unwrap_or(1.0);
-                    entries.f32(&key("rope.scaling.factor"), factor);
-                }
-                Some(other) => {
-                    return Err(unusable(&format!(
-                        "its rotary scaling \"{}\" has no place in GGUF",
-                        scrub(other)
-                    )));
-                }
-            }
-        }
-        Arch::Gpt2 => {
-            let inner = optional_size(config, "n_inner")?;
-            let inner = inner.unwrap_or(size(config, "n_embd")?.saturating_mul(4));
-            entries.u32(&key("feed_forward_length"), inner);
-            let eps = config["layer_norm_epsilon"].as_f64().unwrap_or(1e-5);
-            entries.f32(&key("attention.layer_norm_epsilon"), eps);
-        }
-    }
-    Ok(())
 }
 
 /// The tokenizer, whole and in llama.cpp's own form.
@@ -323,12 +309,22 @@ fn prepare(
     tensors: &[(String, Tensor)],
     quant: GgufType,
 ) -> Result<Vec<Ready>> {
+    let usually_tied = matches!(
+        arch,
+        Arch::Gpt2
+            | Arch::Gemma
+            | Arch::Gemma2
+            | Arch::Gemma3
+            | Arch::Bloom
+            | Arch::Mamba
+            | Arch::Lfm2
+    );
     let tied = config["tie_word_embeddings"]
         .as_bool()
-        .unwrap_or(arch == Arch::Gpt2);
-    let mut ready = Vec::with_capacity(tensors.len() + 1);
+        .unwrap_or(usually_tied);
+    let mut ready = Vec::with_capacity(tensors.len() + 2);
     for (hf, tensor) in tensors {
-        if arch.is_buffer(hf) || (tied && hf == "lm_head.weight") {
+        if arch.is_buffer(hf) {
             continue;
         }
         let Some((name, change)) = arch.to_gguf(hf) else {
@@ -337,17 +333,12 @@ fn prepare(
                 scrub(hf)
             )));
         };
-        let tensor = match change {
-            Change::None => tensor.clone(),
-            Change::Transpose if tensor.rank() == 2 => tensor.transpose(D::Minus2, D::Minus1)?,
-            Change::Transpose => tensor.clone(),
-            Change::PermuteQueries | Change::PermuteKeys => {
-                permuted(tensor, head_dim(config)? as usize)?
-            }
-        };
+        if tied && name == "output.weight" {
+            continue;
+        }
+        let tensor = changed(change, &name, tensor, config)?;
         let dtype = match tensor.dims() {
-            [_, row] if row % quant.dtype().block_size() == 0 => quant.dtype(),
-            [_, _] => GgmlDType::F16,
+            [_, row] if !always_f32(&name) => quant.for_rows(*row),
             _ => GgmlDType::F32,
         };
         ready.push(Ready {
@@ -356,32 +347,106 @@ fn prepare(
             dtype,
         });
     }
-    let scaling = scaling(config);
-    if arch == Arch::Llama && rope_type(scaling) == Some("llama3") {
-        let head_dim = head_dim(config)? as usize;
-        let Some(factors) = llama3_factors(scaling, theta(config), head_dim) else {
-            return Err(unusable("its llama3 rotary scaling lacks a number"));
-        };
+    let mut extra = |name: &str, factors: Vec<f32>| -> Result<()> {
+        let len = factors.len();
         ready.push(Ready {
-            name: "rope_freqs.weight".into(),
-            tensor: Tensor::from_vec(factors, head_dim / 2, &Device::Cpu)?,
+            name: name.into(),
+            tensor: Tensor::from_vec(factors, len, &Device::Cpu)?,
             dtype: GgmlDType::F32,
         });
+        Ok(())
+    };
+    let scaling = numbers::scaling(config);
+    match numbers::rope_type(scaling) {
+        Some("llama3") => {
+            let head_dim = numbers::head_dim(config)? as usize;
+            let Some(factors) = llama3_factors(scaling, numbers::theta(config), head_dim) else {
+                return Err(unusable("its llama3 rotary scaling lacks a number"));
+            };
+            extra("rope_freqs.weight", factors)?;
+        }
+        Some("longrope" | "su") => {
+            let pairs = numbers::rotated(config, numbers::head_dim(config)?)? / 2;
+            for (name, field) in [
+                ("rope_factors_long.weight", "long_factor"),
+                ("rope_factors_short.weight", "short_factor"),
+            ] {
+                let listed = scaling[field].as_array().into_iter().flatten();
+                let factors: Vec<f32> =
+                    listed.filter_map(Value::as_f64).map(|f| f as f32).collect();
+                if factors.len() != pairs as usize {
+                    return Err(unusable(&format!(
+                        "{field} of its rotary scaling is not one number for each of {pairs} pairs"
+                    )));
+                }
+                extra(name, factors)?;
+            }
+        }
+        _ => {}
     }
     Ok(ready)
 }
 
-/// Rows of queries or keys in the interleaved order.
-fn permuted(tensor: &Tensor, head_dim: usize) -> Result<Tensor> {
+/// Matrices that llama.cpp reads as f32 only.
+fn always_f32(name: &str) -> bool {
+    !name.ends_with(".weight")
+        || name.ends_with("_norm.weight")
+        || name.ends_with("ssm_conv1d.weight")
+        || name.ends_with("shortconv.conv.weight")
+        || name == "position_embd.weight"
+}
+
+/// A tensor as the converter changes it.
+fn changed(change: Change, name: &str, tensor: &Tensor, config: &Value) -> Result<Tensor> {
+    let wide = || tensor.to_dtype(DType::F32);
+    let column = |t: Tensor| -> Result<Tensor> { Ok(t.flatten_all()?.unsqueeze(1)?) };
+    Ok(match change {
+        Change::None => tensor.clone(),
+        Change::Transpose if tensor.rank() == 2 => tensor.transpose(D::Minus2, D::Minus1)?,
+        Change::Transpose => tensor.clone(),
+        Change::PermuteQueries | Change::PermuteKeys => {
+            let head_dim = numbers::head_dim(config)? as usize;
+            let heads = tensor.dim(0)?.checked_div(head_dim).unwrap_or(0);
+            reordered(change, tensor, heads, 2)?
+        }
+        Change::QkvOfHeads => {
+            let heads = numbers::heads(config)? as usize;
+            reordered(change, tensor, heads, 3)?
+        }
+        Change::PlusOne => (wide()? + 1.0)?,
+        Change::Negative => wide()?.exp()?.neg()?,
+        Change::NegativeFlat => column(wide()?.exp()?.neg()?)?,
+        Change::Flat if name.ends_with("ssm_norm.weight") => {
+            let groups = numbers::size(config, "n_groups")? as usize;
+            let width = tensor.elem_count();
+            if groups == 0 || !width.is_multiple_of(groups) {
+                return Err(unusable(&format!(
+                    "{width} numbers of {} do not divide into {groups} groups",
+                    scrub(name)
+                )));
+            }
+            tensor.reshape((groups, width / groups))?
+        }
+        Change::Flat => column(tensor.clone())?,
+        Change::Convolution if tensor.rank() == 3 => {
+            let (channels, one, kernel) = tensor.dims3()?;
+            tensor.reshape((channels, one * kernel))?
+        }
+        Change::Convolution => tensor.clone(),
+    })
+}
+
+/// Rows in the order of the file, of `heads` heads in `each` equal parts.
+fn reordered(change: Change, tensor: &Tensor, heads: usize, each: usize) -> Result<Tensor> {
     let rows = tensor.dim(0)?;
-    if head_dim < 2 || !head_dim.is_multiple_of(2) || !rows.is_multiple_of(head_dim) {
+    if heads == 0 || !rows.is_multiple_of(each * heads) {
         return Err(unusable(&format!(
-            "{rows} rows of queries or keys do not divide into heads of {head_dim}"
+            "{rows} rows of queries or keys do not divide into {heads} heads of {each} equal parts"
         )));
     }
     let mut order = vec![0u32; rows];
     for row in 0..rows {
-        order[interleaved(row, head_dim)] = u32::try_from(row).unwrap_or(u32::MAX);
+        order[change.stored_row(row, rows, heads)] = u32::try_from(row).unwrap_or(u32::MAX);
     }
     Ok(tensor.index_select(&Tensor::new(order, tensor.device())?, 0)?)
 }
@@ -438,55 +503,4 @@ fn code(dtype: GgmlDType) -> u32 {
     (0..64)
         .find(|code| super::header::dtype(*code) == Some(dtype))
         .unwrap_or_default()
-}
-
-fn scaling(config: &Value) -> &Value {
-    match config.get("rope_parameters").filter(|v| v.is_object()) {
-        Some(parameters) => parameters,
-        None => &config["rope_scaling"],
-    }
-}
-
-fn rope_type(scaling: &Value) -> Option<&str> {
-    scaling["rope_type"]
-        .as_str()
-        .or_else(|| scaling["type"].as_str())
-}
-
-fn theta(config: &Value) -> f64 {
-    let theta = scaling(config)["rope_theta"].as_f64();
-    theta
-        .or_else(|| config["rope_theta"].as_f64())
-        .unwrap_or(10_000.0)
-}
-
-fn head_dim(config: &Value) -> Result<u32> {
-    match optional_size(config, "head_dim")? {
-        Some(head_dim) => Ok(head_dim),
-        None => size(config, "hidden_size")?
-            .checked_div(size(config, "num_attention_heads")?)
-            .ok_or_else(|| unusable("it has no attention heads")),
-    }
-}
-
-fn size(config: &Value, key: &str) -> Result<u32> {
-    optional_size(config, key)?.ok_or_else(|| unusable(&format!("its config lacks {key}")))
-}
-
-fn optional_size(config: &Value, key: &str) -> Result<Option<u32>> {
-    match &config[key] {
-        Value::Null => Ok(None),
-        value => value
-            .as_u64()
-            .and_then(|n| u32::try_from(n).ok())
-            .map(Some)
-            .ok_or_else(|| unusable(&format!("{key} of its config is no whole number"))),
-    }
-}
-
-fn unusable(problem: &str) -> Error {
-    Error::failed(
-        format!("the model cannot be written as GGUF: {problem}"),
-        "Write it as safetensors instead.",
-    )
 }

@@ -24,15 +24,15 @@ impl NormLayer {
                 ((weight + 1.0)?, None)
             }
             Norm::Layer(_) => {
-                let either = |new: &str, old: &str| {
-                    let (new, old) = (format!("{name}.{new}"), format!("{name}.{old}"));
-                    if loader.has(&old) && !loader.has(&new) {
-                        loader.vector(&old, width)
-                    } else {
-                        loader.vector(&new, width)
-                    }
+                let has = |part: &str| loader.has(&format!("{name}.{part}"));
+                let old = !has("weight") && (has("gamma") || has("beta"));
+                let (weight, bias) = if old {
+                    ("gamma", "beta")
+                } else {
+                    ("weight", "bias")
                 };
-                (either("weight", "gamma")?, Some(either("bias", "beta")?))
+                let part = |part: &str| loader.vector(&format!("{name}.{part}"), width);
+                (part(weight)?, Some(part(bias)?))
             }
         };
         Ok(Self {

@@ -2,7 +2,7 @@
 //!
 //! The format is a little-endian length, a JSON header with each tensor's type, shape and place, then the numbers. The
 //! header is checked by the `safetensors` crate (no gaps, no overlaps, sizes that match the shapes); this file adds the
-//! shards, the sentences for users, and the widening to f32.
+//! shards, and the sentences for users. Numbers of 16 bits stay so; others become f32.
 
 use super::raw::{Bytes, missing, widen, write_whole};
 use super::weights::{Stored, TensorSource};
@@ -197,6 +197,16 @@ impl TensorSource for Safetensors {
         self.tensors.get(name).map(|t| t.shape.clone())
     }
 
+    fn bytes_of(&self, name: &str) -> Option<u64> {
+        let entry = self.tensors.get(name)?;
+        let numbers: usize = entry.shape.iter().product();
+        let each = match entry.dtype {
+            Dtype::F16 | Dtype::BF16 => 2,
+            _ => 4,
+        };
+        Some((numbers * each) as u64)
+    }
+
     fn load(&self, name: &str) -> Result<Stored> {
         let Some(entry) = self.tensors.get(name) else {
             let names = self.tensors.keys().map(String::as_str);
@@ -204,10 +214,18 @@ impl TensorSource for Safetensors {
         };
         let file = &self.shards[entry.shard];
         let bytes = file.get(entry.range.clone(), name)?;
+        let shape = entry.shape.as_slice();
+        let half = |t: candle_core::Result<Tensor>| Ok(Stored::Float(t?));
         let numbers = match entry.dtype {
+            Dtype::F16 => {
+                let numbers = widen(bytes, f16::from_le_bytes);
+                return half(Tensor::from_vec(numbers, shape, &Device::Cpu));
+            }
+            Dtype::BF16 => {
+                let numbers = widen(bytes, bf16::from_le_bytes);
+                return half(Tensor::from_vec(numbers, shape, &Device::Cpu));
+            }
             Dtype::F32 => widen(bytes, f32::from_le_bytes),
-            Dtype::F16 => widen(bytes, |b| f16::from_le_bytes(b).to_f32()),
-            Dtype::BF16 => widen(bytes, |b| bf16::from_le_bytes(b).to_f32()),
             Dtype::F64 => widen(bytes, |b| f64::from_le_bytes(b) as f32),
             Dtype::U8 | Dtype::BOOL => widen(bytes, |[b]| f32::from(b)),
             Dtype::I32 => widen(bytes, |b| i32::from_le_bytes(b) as f32),
@@ -226,7 +244,7 @@ impl TensorSource for Safetensors {
         };
         Ok(Stored::Float(Tensor::from_vec(
             numbers,
-            entry.shape.as_slice(),
+            shape,
             &Device::Cpu,
         )?))
     }

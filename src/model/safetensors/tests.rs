@@ -10,7 +10,10 @@ fn fixture(family: &str) -> PathBuf {
 
 fn floats(source: &Safetensors, name: &str) -> Vec<f32> {
     match source.load(name).unwrap() {
-        Stored::Float(tensor) => tensor.flatten_all().unwrap().to_vec1().unwrap(),
+        Stored::Float(tensor) => {
+            let wide = tensor.to_dtype(DType::F32).unwrap();
+            wide.flatten_all().unwrap().to_vec1().unwrap()
+        }
         Stored::Quantised(_) => panic!("not quantised"),
     }
 }
@@ -104,6 +107,13 @@ fn every_number_type_widens() {
     assert_eq!(source.names(), ["BF16", "F16", "F32", "F64"]);
     for (name, _) in &tensors {
         assert_eq!(floats(&source, name), [1.0, 3.0, 0.0], "{name}");
+        let Stored::Float(tensor) = source.load(name).unwrap() else {
+            panic!("not quantised")
+        };
+        // Sixteen bits stay sixteen bits, and are counted so before they are read.
+        let kept = if name.ends_with("F16") { 2 } else { 4 };
+        assert_eq!(tensor.dtype().size_in_bytes(), kept, "{name}");
+        assert_eq!(source.bytes_of(name), Some(3 * kept as u64), "{name}");
     }
 }
 

@@ -1,0 +1,380 @@
+//! What holds for every family: memories that fork and rewind, memory known beforehand, damage that is named.
+
+use candle_core::{Device, Tensor};
+use entroscope::model::config::DecoderConfig;
+use entroscope::model::decoder::{Row, Taps};
+use entroscope::model::families::Family;
+use entroscope::model::safetensors::Safetensors;
+use entroscope::model::{Decoder, LoadOptions, Model};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+fn folder(family: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures")
+        .join(family)
+}
+
+fn config(family: &str) -> Value {
+    let text = std::fs::read_to_string(folder(family).join("config.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+fn tensors(family: &str) -> HashMap<String, Tensor> {
+    let file = folder(family).join("model.safetensors");
+    candle_core::safetensors::load(file, &Device::Cpu).unwrap()
+}
+
+/// Build a decoder of spoiled parts and return the complaint.
+fn refused(config: &Value, tensors: &HashMap<String, Tensor>) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("model.safetensors");
+    candle_core::safetensors::save(tensors, &file).unwrap();
+    let source = Safetensors::open_file(&file).unwrap();
+    let built = DecoderConfig::from_json(config)
+        .and_then(|config| Decoder::load(config, &source, &Device::Cpu));
+    built.map(|_| ()).unwrap_err().to_string()
+}
+
+fn model(family: &str) -> Model {
+    let reference = folder(family).display().to_string();
+    Model::load(&reference, &LoadOptions::default(), &mut |_, _, _| {}).unwrap()
+}
+
+/// One fixture of every family that reads from left to right, with something of each kind of memory.
+const CAUSAL: [&str; 12] = [
+    "gpt2",
+    "llama",
+    "mistral",
+    "gemma2",
+    "phi3_longrope",
+    "olmo2",
+    "bloom",
+    "mllama",
+    "mamba",
+    "mamba2",
+    "zamba2",
+    "lfm2",
+];
+
+/// What can happen to a branch.
+#[derive(Clone, Debug)]
+enum Step {
+    /// Read so many tokens.
+    Read(usize, Vec<u32>),
+    /// Begin another branch here.
+    Fork(usize),
+    /// Forget all but this share of the text, in hundredths.
+    Rewind(usize, usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let read = (0usize..4, prop::collection::vec(3u32..390, 1..7));
+    let step = prop_oneof![
+        4 => read.prop_map(|(branch, tokens)| Step::Read(branch, tokens)),
+        1 => (0usize..4).prop_map(Step::Fork),
+        2 => (0usize..4, 0usize..100).prop_map(|(branch, share)| Step::Rewind(branch, share)),
+    ];
+    prop::collection::vec(step, 1..10)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+
+    #[test]
+    fn forks_never_disturb_each_other_and_rewound_branches_go_on_like_fresh_ones(steps in steps()) {
+        for family in CAUSAL {
+            let model = model(family);
+            let decoder = model.decoder();
+            let last = |decoder: &Decoder, mut row: Row<'_>| -> Vec<f32> {
+                let tokens = row.tokens.len();
+                let traced = decoder.forward(std::slice::from_mut(&mut row), Taps::default()).unwrap();
+                traced.last.narrow(0, tokens - 1, 1).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+            };
+            let mut branches = vec![(decoder.state(), Vec::<u32>::new())];
+            for step in &steps {
+                match step {
+                    Step::Read(branch, tokens) => {
+                        let at = branch % branches.len();
+                        let (state, text) = &mut branches[at];
+                        last(decoder, Row::new(tokens, Some(state)));
+                        text.extend(tokens);
+                    }
+                    Step::Fork(branch) => {
+                        let at = branch % branches.len();
+                        let fork = branches[at].0.fork().unwrap();
+                        let text = branches[at].1.clone();
+                        branches.push((fork, text));
+                    }
+                    Step::Rewind(branch, share) => {
+                        let at = branch % branches.len();
+                        let (state, text) = &mut branches[at];
+                        text.truncate(text.len() * share / 100);
+                        state.truncate(text.len());
+                    }
+                }
+            }
+            for (state, text) in &mut branches {
+                prop_assert_eq!(state.len(), text.len());
+                text.push(77);
+                let went_on = last(decoder, Row::new(&[77], Some(state)));
+                let fresh = last(decoder, Row::new(text, None));
+                prop_assert_eq!(went_on, fresh, "{} after {:?}", family, steps);
+            }
+        }
+    }
+}
+
+#[test]
+fn memory_is_known_before_it_is_taken() {
+    for entry in std::fs::read_dir(folder("")).unwrap() {
+        let family = entry.unwrap().file_name().into_string().unwrap();
+        let model = model(&family);
+        let (_, taken) = model.decoder().size();
+        let expected = model.plan().weights;
+        let error = (expected as f64 - taken as f64).abs() / taken as f64;
+        assert!(error <= 0.1, "{family}: {expected} expected, {taken} taken");
+        let mut state = model.decoder().state();
+        if model.card().causal {
+            let text = [5u32; 90];
+            let mut rows = [Row::new(&text, Some(&mut state))];
+            model.decoder().forward(&mut rows, Taps::default()).unwrap();
+            let plan = model.plan();
+            assert!(
+                state.bytes() <= plan.per_branch + 90 * plan.per_token,
+                "{family}"
+            );
+            assert!(
+                2 * state.bytes() >= plan.per_branch + 90 * plan.per_token,
+                "{family}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_model_larger_than_memory_is_refused_kindly() {
+    let options = LoadOptions {
+        memory: Some(1 << 20),
+        ..LoadOptions::default()
+    };
+    let reference = folder("llama").display().to_string();
+    let error = Model::load(&reference, &options, &mut |_, _, _| {}).map(|_| ());
+    let error = error.unwrap_err().to_string();
+    assert!(
+        error.contains("needs") && error.contains("1 MiB are free"),
+        "{error}"
+    );
+}
+
+#[test]
+fn loading_can_be_given_up() {
+    let options = LoadOptions::default();
+    options
+        .cancel
+        .store(true, std::sync::atomic::Ordering::Relaxed);
+    let reference = folder("llama").display().to_string();
+    let error = Model::load(&reference, &options, &mut |_, _, _| {}).map(|_| ());
+    assert!(matches!(error, Err(entroscope::Error::Interrupted)));
+}
+
+#[test]
+fn every_tensor_that_is_missing_is_named() {
+    for entry in std::fs::read_dir(folder("")).unwrap() {
+        let family = entry.unwrap().file_name().into_string().unwrap();
+        if family.ends_with("sharded") {
+            continue;
+        }
+        let (config, tensors) = (config(&family), tensors(&family));
+        let source = Safetensors::open_folder(&folder(&family)).unwrap();
+        let parsed = DecoderConfig::from_json(&config).unwrap();
+        let decoder = Decoder::load(parsed, &source, &Device::Cpu).unwrap();
+        // A few of them, from all over the file.
+        let mut names: Vec<&String> = tensors.keys().collect();
+        names.sort();
+        for name in names.iter().step_by(names.len() / 5 + 1) {
+            let unneeded = decoder.unread().contains(*name)
+                || name.contains("cross_attn")
+                || name.ends_with("attn.bias")
+                || name.contains("layers.2.") && family.starts_with("mllama");
+            if unneeded {
+                continue;
+            }
+            let mut spoiled = tensors.clone();
+            spoiled.remove(*name);
+            let error = refused(&config, &spoiled);
+            assert!(
+                error.contains(&format!("{name} ")),
+                "{family} without {name}: {error}"
+            );
+            assert!(
+                error.contains("is missing"),
+                "{family} without {name}: {error}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_named_with_both_shapes() {
+    let (good, tensors) = (config("llama"), tensors("llama"));
+    let down = "model.layers.1.mlp.down_proj.weight";
+    for (field, value, says) in [
+        (
+            "vocab_size",
+            json!(500),
+            "embed_tokens.weight has shape [400, 16], but config.json asks for [500, 16]",
+        ),
+        (
+            "intermediate_size",
+            json!(1 << 23),
+            "shape [32, 16], but config.json asks for [8388608, 16]",
+        ),
+        ("num_hidden_layers", json!(2), "model.layers.2."),
+        (
+            "num_hidden_layers",
+            json!(4),
+            "model.layers.3.input_layernorm.weight [16] is missing",
+        ),
+        (
+            "num_hidden_layers",
+            json!(0),
+            "num_hidden_layers must be a whole number",
+        ),
+        (
+            "num_hidden_layers",
+            json!(1 << 20),
+            "num_hidden_layers is more than",
+        ),
+        (
+            "hidden_size",
+            json!(1u64 << 40),
+            "hidden_size must be a whole number",
+        ),
+        (
+            "hidden_size",
+            json!(1 << 22),
+            "embed_tokens.weight has shape [400, 16]",
+        ),
+        (
+            "attention_bias",
+            json!(true),
+            "model.layers.0.self_attn.q_proj.bias [16] is missing",
+        ),
+        ("tie_word_embeddings", json!("yes"), ""),
+    ] {
+        let mut config = good.clone();
+        config[field] = value;
+        if !says.is_empty() {
+            let error = refused(&config, &tensors);
+            assert!(error.contains(says), "{field}: {error}");
+        }
+    }
+    let spoil = |name: &str, tensor: Tensor| {
+        let mut tensors = tensors.clone();
+        tensors.insert(name.into(), tensor);
+        refused(&good, &tensors)
+    };
+    let nan = tensors[down].affine(f64::NAN, 0.0).unwrap();
+    let error = spoil(down, nan);
+    assert!(
+        error.contains(down) && error.contains("not finite"),
+        "{error}"
+    );
+    let error = spoil(down, tensors[down].t().unwrap().contiguous().unwrap());
+    assert!(
+        error.contains("[32, 16]") && error.contains("[16, 32]"),
+        "{error}"
+    );
+    // A bias that this configuration has no use for would silently be left out.
+    let bias = Tensor::zeros(16, candle_core::DType::F32, &Device::Cpu).unwrap();
+    let name = "model.layers.0.self_attn.o_proj.bias";
+    let error = spoil(name, bias);
+    assert!(
+        error.contains(name) && error.contains("has no place"),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_unknown_architecture_names_the_nearest_and_the_files_to_edit() {
+    let mut unknown = config("llama");
+    unknown["model_type"] = json!("gemma4_text");
+    let error = refused(&unknown, &tensors("llama"));
+    assert!(error.contains("nearest: gemma"), "{error}");
+    for file in [
+        "src/model/families/transformer.rs",
+        "src/model/families/names.rs",
+    ] {
+        assert!(error.contains(file), "{error}");
+        assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(file).is_file());
+    }
+}
+
+/// The README's table of families has a row for each, and every test that it names exists.
+#[test]
+fn the_table_of_families_is_true() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+    let rows: Vec<Vec<&str>> = readme
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+        .collect();
+    for family in Family::ALL {
+        let cell = format!("`{}`", family.name());
+        assert!(
+            rows.iter()
+                .any(|row| row[0].split(' ').next() == Some(&cell)),
+            "no row for {cell}"
+        );
+    }
+    let sources: String = ["oracle", "families", "gguf"]
+        .into_iter()
+        .filter_map(|file| {
+            std::fs::read_to_string(root.join(format!("tests/suite/{file}.rs"))).ok()
+        })
+        .collect();
+    let from = readme.find("Each column is a test").unwrap();
+    let to = from + readme[from..].find("\n\n").unwrap();
+    let named: Vec<&str> = readme[from..to].split('`').skip(1).step_by(2).collect();
+    assert!(named.len() >= 4);
+    for test in named {
+        assert!(
+            sources.contains(&format!("fn {test}(")),
+            "there is no test {test}"
+        );
+    }
+}
+
+#[test]
+fn weights_are_held_as_asked() {
+    let reference = folder("qwen2_bf16_sharded").display().to_string();
+    let held = |precision: &str| {
+        let options = LoadOptions {
+            precision: precision.parse().unwrap(),
+            ..LoadOptions::default()
+        };
+        let model = Model::load(&reference, &options, &mut |_, _, _| {}).unwrap();
+        let mut rows = [Row::new(&[7, 100, 31], None)];
+        let traced = model.decoder().forward(&mut rows, Taps::default()).unwrap();
+        let last: Vec<f32> = traced.last.flatten_all().unwrap().to_vec1().unwrap();
+        assert_eq!(model.plan().weights, model.decoder().size().1);
+        (model.card().dtype.clone(), model.card().bytes, last)
+    };
+    let (stored, wide) = (held("auto"), held("f32"));
+    assert_eq!(stored.0, "bf16");
+    assert_eq!(wide.0, "bf16→f32");
+    assert!(wide.1 as f64 > 1.9 * stored.1 as f64);
+    // Widening is exact, so nothing changes to the last bit.
+    assert_eq!(stored.2, wide.2);
+    assert_eq!(held("bf16"), stored);
+    assert_eq!(held("f16").0, "bf16→f16");
+    assert!(
+        "int8"
+            .parse::<entroscope::model::weights::Precision>()
+            .is_err()
+    );
+}
