@@ -124,24 +124,41 @@ fn half<const BYTES: usize>(block: &[u8; BYTES], at: usize) -> f32 {
     f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
 }
 
-/// The number of byte `j`'s low four bits lies in the first half, that of its high four bits in the second.
+/// Numbers of four bits: that of byte `j`'s low bits lies in the first half, that of its high bits in the second.
+#[inline(always)]
+fn nibbles<const BYTES: usize>(block: &[u8; BYTES], at: usize) -> ([u8; 16], [u8; 16]) {
+    let mut pairs = [0; 16];
+    pairs.copy_from_slice(&block[at..at + 16]);
+    (pairs.map(|pair| pair & 15), pairs.map(|pair| pair >> 4))
+}
+
+/// The scale of a block of Q4_0 and its numbers as signed bytes, which is how Q8_0 has them.
+#[inline(always)]
+pub(super) fn q4_0_as_bytes(block: &[u8; 18]) -> (f32, [u8; 32]) {
+    let (low, high) = nibbles(block, 2);
+    let mut bytes = [0; 32];
+    bytes[..16].copy_from_slice(&low.map(|q| q.wrapping_sub(8)));
+    bytes[16..].copy_from_slice(&high.map(|q| q.wrapping_sub(8)));
+    (half(block, 0), bytes)
+}
+
 #[inline(always)]
 fn q4_0(block: &[u8; 18], out: &mut [f32; 32]) {
-    let scale = half(block, 0);
-    for j in 0..16 {
-        let pair = i32::from(block[2 + j]);
-        out[j] = ((pair & 15) - 8) as f32 * scale;
-        out[j + 16] = ((pair >> 4) - 8) as f32 * scale;
+    let (scale, bytes) = q4_0_as_bytes(block);
+    for (out, q) in out.iter_mut().zip(bytes) {
+        *out = f32::from(q as i8) * scale;
     }
 }
 
 #[inline(always)]
 fn q4_1(block: &[u8; 20], out: &mut [f32; 32]) {
-    let (scale, least) = (half(block, 0), half(block, 2));
-    for j in 0..16 {
-        let pair = i32::from(block[4 + j]);
-        out[j] = (pair & 15) as f32 * scale + least;
-        out[j + 16] = (pair >> 4) as f32 * scale + least;
+    let (scale, least, (low, high)) = (half(block, 0), half(block, 2), nibbles(block, 4));
+    let (lows, highs) = out.split_at_mut(16);
+    for (out, q) in lows.iter_mut().zip(low) {
+        *out = f32::from(q) * scale + least;
+    }
+    for (out, q) in highs.iter_mut().zip(high) {
+        *out = f32::from(q) * scale + least;
     }
 }
 
@@ -244,17 +261,20 @@ fn q6_k(block: &[u8; 210], out: &mut [f32; 256]) {
         let high = &block[128 + 32 * i..128 + 32 * i + 32];
         let scales = &block[192 + 8 * i..192 + 8 * i + 8];
         for quarter in 0..4 {
+            let low = &low[32 * (quarter % 2)..][..32];
+            let out = &mut out[32 * quarter..][..32];
+            let mut numbers = [0u8; 32];
+            let mut factors = [0.0; 32];
+            for j in 0..32 {
+                numbers[j] =
+                    low[j] >> (4 * (quarter / 2)) & 15 | (high[j] >> (2 * quarter) & 3) << 4;
+            }
             for part in 0..2 {
-                let scale = scale * f32::from(scales[2 * quarter + part] as i8);
-                let from = 16 * part;
-                let low = &low[32 * (quarter % 2) + from..][..16];
-                let high = &high[from..from + 16];
-                let out = &mut out[32 * quarter + from..][..16];
-                for j in 0..16 {
-                    let low = i32::from(low[j]) >> (4 * (quarter / 2)) & 15;
-                    let high = i32::from(high[j]) >> (2 * quarter) & 3;
-                    out[j] = scale * ((low | (high << 4)) - 32) as f32;
-                }
+                factors[16 * part..16 * part + 16]
+                    .fill(scale * f32::from(scales[2 * quarter + part] as i8));
+            }
+            for j in 0..32 {
+                out[j] = factors[j] * (i32::from(numbers[j]) - 32) as f32;
             }
         }
     }

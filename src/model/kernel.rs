@@ -4,7 +4,7 @@
 //! how many threads and in which tiles makes no difference to a single bit, so cached decoding equals recomputing,
 //! chunked prefill equals one-shot, and a branch does not see its neighbours. Weights are read once for all rows.
 
-use super::blocks::BlockFormat;
+use super::blocks::{BlockFormat, q4_0_as_bytes};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
@@ -335,6 +335,20 @@ fn widen<const FMA: bool>(format: BlockFormat, blocks: &[u8], out: &mut [f32]) {
                 unsafe {
                     widen_avx2(scale, quants, out);
                 }
+            }
+        }
+        return;
+    }
+    #[cfg(target_arch = "x86_64")]
+    if FMA && format == BlockFormat::Q4_0 {
+        let (blocks, _) = blocks.as_chunks::<18>();
+        let (outs, _) = out.as_chunks_mut::<32>();
+        for (out, block) in outs.iter_mut().zip(blocks) {
+            let (scale, quants) = q4_0_as_bytes(block);
+            // SAFETY: as in `partial`.
+            #[allow(unsafe_code)]
+            unsafe {
+                widen_avx2(scale, &quants, out);
             }
         }
         return;

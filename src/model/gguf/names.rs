@@ -77,7 +77,10 @@ impl Change {
         match (self, stored) {
             (Self::Transpose, [a, b]) => vec![*b, *a],
             (Self::Convolution, [channels, kernel]) => vec![*channels, 1, *kernel],
-            (Self::Flat | Self::NegativeFlat, shape) => vec![shape.iter().product()],
+            (Self::Flat | Self::NegativeFlat, shape) => {
+                // The shape of a tensor that is not read is not checked.
+                vec![shape.iter().fold(1, |n: usize, d| n.saturating_mul(*d))]
+            }
             (_, shape) => shape.to_vec(),
         }
     }

@@ -10,6 +10,8 @@ use crate::error::{Error, Result};
 use crate::text::scrub;
 use serde_json::Value;
 
+/// Most layers that are listed one by one.
+const MAX_LAYERS: usize = 1 << 16;
 /// The context that the converter states for models without positions.
 const UNLIMITED: u32 = 1 << 20;
 
@@ -202,7 +204,9 @@ fn lfm2(to: &mut Numbers<'_>) -> Result<()> {
     let blocks = size(config, "num_hidden_layers")? as usize;
     let attends: Vec<bool> = match (&config["layer_types"], &config["full_attn_idxs"]) {
         (Value::Array(types), _) => types.iter().map(|t| t == "full_attention").collect(),
-        (_, Value::Array(indices)) => (0..blocks).map(|i| indices.contains(&i.into())).collect(),
+        (_, Value::Array(indices)) if blocks <= MAX_LAYERS => {
+            (0..blocks).map(|i| indices.contains(&i.into())).collect()
+        }
         _ => {
             return Err(unusable(
                 "its config does not say which layers have attention",
@@ -388,7 +392,7 @@ fn sliding(config: &Value, rule: impl Fn(usize) -> bool) -> Result<Vec<bool>> {
     let listed = config["layer_types"].as_array();
     let layers: Vec<bool> = match listed {
         Some(types) => types.iter().map(|t| t == "sliding_attention").collect(),
-        None if blocks <= 1 << 16 => (0..blocks).map(rule).collect(),
+        None if blocks <= MAX_LAYERS => (0..blocks).map(rule).collect(),
         None => Vec::new(),
     };
     if layers.len() == blocks {

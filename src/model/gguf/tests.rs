@@ -241,6 +241,45 @@ fn special_tokens_of_sentencepiece_are_added_as_the_file_says() {
     assert!(error.contains("no token embedding"), "{error}");
 }
 
+#[test]
+fn every_way_of_cutting_texts_can_be_read() {
+    let mut gguf = Gguf::from_bytes(written("llama", GgufType::F32, true), "x").unwrap();
+    let metadata = &mut gguf.header.metadata;
+    metadata.remove("tokenizer.huggingface.json").unwrap();
+    let texts = [
+        "Hello, WORLDwide café 12345!",
+        "naïve\n\n  don't  ।مرحبا، x",
+    ];
+    for pre in [
+        "llama-bpe",
+        "qwen2",
+        "gpt-2",
+        "smollm",
+        "tekken",
+        "gpt-4o",
+        "bloom",
+        "default",
+    ] {
+        gguf.header
+            .metadata
+            .insert("tokenizer.ggml.pre".into(), Value::Text(pre.into()));
+        let tokenizer = gguf.tokenizer().unwrap();
+        for text in texts {
+            let ids = tokenizer.encode(text, false).unwrap();
+            assert_eq!(tokenizer.decode(&ids, false).unwrap(), text, "{pre}");
+        }
+    }
+    let unknown = Value::Text("no such way".into());
+    gguf.header
+        .metadata
+        .insert("tokenizer.ggml.pre".into(), unknown);
+    let message = gguf.tokenizer().err().unwrap().to_string();
+    assert!(
+        message.contains("\"no such way\" is not known"),
+        "{message}"
+    );
+}
+
 fn error(bytes: Vec<u8>) -> String {
     Gguf::from_bytes(bytes, "x.gguf").err().unwrap().to_string()
 }
@@ -336,6 +375,13 @@ fn impossible_blocks_and_shapes_are_named() {
     let gguf = Gguf::from_bytes(patched(&good, name, 20, &23u32.to_le_bytes()), "x").unwrap();
     let message = gguf.load("model.layers.0.mlp.up_proj.weight").unwrap_err();
     assert!(message.to_string().contains("ggml type 23"), "{message}");
+    // Its dimensions may be anything until then.
+    let mamba2 = written("mamba2", GgufType::F32, false);
+    let unread = [dims(u64::MAX, u64::MAX), 23u32.to_le_bytes().to_vec()].concat();
+    let gguf = Gguf::from_bytes(patched(&mamba2, b"blk.0.ssm_a", 4, &unread), "x").unwrap();
+    let a = "backbone.layers.0.mixer.A_log";
+    assert_eq!(gguf.shape(a), Some(vec![usize::MAX]));
+    assert!(gguf.load(a).is_err());
     // Rows that do not divide into heads.
     let name = b"llama.attention.head_count";
     let gguf = Gguf::from_bytes(patched(&good, name, 4, &7u32.to_le_bytes()), "x").unwrap();

@@ -26,6 +26,12 @@ const GPT2_SPLIT: &str =
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 /// Llama 3's splitting.
 pub(super) const LLAMA3_SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// Mistral's splitting since Nemo: words by case, digits one by one.
+const TEKKEN_SPLIT: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// Phi 4's splitting: words by case with what is contracted, three digits at most.
+const GPT4O_SPLIT: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// BLOOM's splitting: at white space and punctuation of several scripts.
+const BLOOM_SPLIT: &str = " ?[^(\\s|.,!?\u{2026}\u{3002}\u{ff0c}\u{3001}\u{964}\u{6d4}\u{60c})]+";
 /// Qwen 2's splitting: Llama 3's, with digits one by one.
 pub(super) const QWEN2_SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
@@ -116,7 +122,8 @@ fn byte_level(gguf: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<Json> {
             format!("its pre-tokenizer \"{}\" is not known", scrub(pre)),
         ));
     };
-    let llama3 = is_llama3(pre);
+    // Whole words of the vocabulary win over merges, and BOS comes first.
+    let whole_words = is_llama3(pre) || pre == "tekken";
     let ids = vocabulary.ids();
     let merges: Vec<[&str; 2]> = gguf
         .texts("tokenizer.ggml.merges")
@@ -144,16 +151,16 @@ fn byte_level(gguf: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<Json> {
         "version": "1.0",
         "added_tokens": vocabulary.added(),
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps},
-        "post_processor": post_processor(gguf, vocabulary, llama3, false),
+        "post_processor": post_processor(gguf, vocabulary, whole_words, false),
         "decoder": whole,
         "model": {
-            "type": "BPE", "fuse_unk": false, "byte_fallback": false, "ignore_merges": llama3,
+            "type": "BPE", "fuse_unk": false, "byte_fallback": false, "ignore_merges": whole_words,
             "vocab": vocabulary.json(), "merges": merges,
         },
     }))
 }
 
-/// Llama 3 and what is tokenized like it: whole words of the vocabulary win over merges, and BOS comes first.
+/// Llama 3 and what is tokenized like it.
 fn is_llama3(pre: &str) -> bool {
     matches!(
         pre,
@@ -181,6 +188,9 @@ fn splitting(pre: &str) -> Option<Vec<&'static str>> {
         "smollm" | "starcoder" | "refact" | "command-r" | "codeshell" | "exaone" | "minerva-7b" => {
             vec![r"\p{N}", GPT2_SPLIT]
         }
+        "tekken" => vec![TEKKEN_SPLIT],
+        "gpt-4o" | "llama4" => vec![GPT4O_SPLIT],
+        "bloom" => vec![BLOOM_SPLIT],
         "default" => vec![
             r"[\p{P}\$\+<=>\^~\|]+",
             GPT2_SPLIT,
