@@ -199,7 +199,17 @@ impl<'a> Loader<'a> {
         let embedding = |prefix: &str| format!("{prefix}{}.weight", names.embedding);
         let found = |prefix: &&&str| source.shape(&embedding(prefix)).is_some();
         let Some(prefix) = names.prefixes.iter().find(found) else {
-            let first = names.prefixes.first().copied().unwrap_or_default();
+            // Called as its neighbours are.
+            let blocks = |prefix: &&&str| {
+                let start = format!("{prefix}{}.", names.block);
+                source
+                    .names()
+                    .iter()
+                    .filter(|n| n.starts_with(&start))
+                    .count()
+            };
+            let first = names.prefixes.iter().max_by_key(blocks);
+            let first = first.copied().unwrap_or_default();
             return Err(Error::failed(
                 format!(
                     "{}: tensor {} is missing",

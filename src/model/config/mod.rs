@@ -225,10 +225,13 @@ fn unknown_family(kind: Option<&str>) -> Error {
     let list = known.join(", ");
     match kind {
         Some(kind) => {
-            let nearest = nearest(kind, &known).join(", ");
+            let near = match nearest(kind, &known).join(", ") {
+                near if near.is_empty() => near,
+                near => format!(" (nearest: {near})"),
+            };
             Error::failed(
                 format!(
-                    "models of type \"{}\" are not supported (nearest: {nearest})",
+                    "models of type \"{}\" are not supported{near}",
                     crate::text::scrub(kind)
                 ),
                 format!(
@@ -244,20 +247,23 @@ fn unknown_family(kind: Option<&str>) -> Error {
     }
 }
 
-/// The up to three names most like `name`: those that share the longest beginning, then the fewest edits away.
+/// The names most like `name`: those at most two letters away, or else those that share most of its beginning.
 pub(crate) fn nearest<'a>(name: &str, known: &[&'a str]) -> Vec<&'a str> {
-    let shared = |other: &str| {
-        name.bytes()
-            .zip(other.bytes())
-            .take_while(|(a, b)| a == b)
-            .count()
+    let best = |score: &dyn Fn(&str) -> usize, most: usize| -> Vec<&'a str> {
+        let scores: Vec<usize> = known.iter().map(|other| score(other)).collect();
+        let least = scores.iter().copied().min().filter(|least| *least <= most);
+        let near = known.iter().zip(scores).filter(|(_, s)| Some(*s) == least);
+        near.map(|(other, _)| *other).collect()
     };
-    let mut ranked: Vec<&str> = known.to_vec();
-    ranked.sort_by_key(|other| (std::cmp::Reverse(shared(other)), edits(name, other)));
-    ranked.truncate(3);
-    let best = ranked.first().map_or(0, |other| shared(other));
-    ranked.retain(|other| shared(other) == best);
-    ranked
+    let near = best(&|other| edits(name, other), 2);
+    if !near.is_empty() {
+        return near;
+    }
+    let unshared = |other: &str| {
+        let pairs = name.bytes().zip(other.bytes());
+        64 - pairs.take_while(|(a, b)| a == b).count().min(64)
+    };
+    best(&unshared, 62)
 }
 
 /// Levenshtein distance of two short names, in bytes.

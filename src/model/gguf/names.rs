@@ -199,18 +199,10 @@ impl Change {
     }
 }
 
-/// The names nearest to an unknown one, for messages: those that share most of its beginning.
+/// The names nearest to an unknown one, for messages.
 pub(super) fn nearest(name: &str) -> String {
-    let shared = |arch: &Arch| {
-        let pairs = arch.name().bytes().zip(name.bytes());
-        pairs.take_while(|(a, b)| a == b).count()
-    };
-    let most = Arch::ALL.iter().map(shared).max().unwrap_or_default();
-    let near = Arch::ALL
-        .iter()
-        .filter(|arch| most > 1 && shared(arch) == most);
-    let near: Vec<&str> = near.map(|arch| arch.name()).collect();
-    near.join(", ")
+    let all: Vec<&str> = Arch::ALL.iter().map(|arch| arch.name()).collect();
+    crate::model::config::nearest(name, &all).join(", ")
 }
 
 /// All names, for messages.
