@@ -1,7 +1,7 @@
 //! Models: traced forward passes, loading, tokenizer, chat template, caches, sampling.
 
 pub mod cache;
-mod card;
+pub mod card;
 pub mod chat;
 pub mod config;
 pub mod decoder;
@@ -25,7 +25,7 @@ pub mod source;
 pub mod tokenizer;
 pub mod weights;
 
-pub use card::ModelCard;
+pub use card::{Mask, ModelCard};
 pub use chat::{ChatTemplate, Message};
 pub use decoder::Decoder;
 pub use families::Family;
