@@ -275,10 +275,14 @@ fn model(context: &Context) -> Vec<Check> {
         Ok(model) => {
             let card = model.card();
             let found = format!(
-                "{}: {}, {} blocks, {}, {}, loaded in {:.2} s",
+                "{}: {}, {}, {}, {}, {}, loaded in {:.2} s",
                 text::one_line(&card.name),
                 text::one_line(&card.family),
-                card.blocks,
+                card.layer_words(),
+                match card.causal {
+                    true => "generates".to_owned(),
+                    false => format!("fills in {}", card.mask_text()),
+                },
                 text::one_line(&card.dtype),
                 text::one_line(&card.device),
                 began.elapsed().as_secs_f64()

@@ -2,10 +2,9 @@
 
 use super::output::Output;
 use crate::error::{Error, Result};
-use crate::export::decided_layer;
-use crate::model::Tokenizer;
+use crate::model::{ModelCard, Tokenizer};
 use crate::text;
-use crate::trace::{Grid, Metric, Record, Schema};
+use crate::trace::{Aim, Grid, Metric, Record, Schema};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -19,7 +18,10 @@ struct Line<'a> {
     token: String,
     bytes_hex: String,
     kind: &'static str,
-    /// Of this token, read one position earlier, as in `tokens.csv`.
+    /// Whether it is a gap that the model fills; left out where the model fills none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mask: Option<bool>,
+    /// Of this token, read where it was predicted, as in `tokens.csv`.
     surprisal: Option<f32>,
     decided_layer: Option<u32>,
     /// What the states at this position say, as in `cells.csv`: per metric an array from layer 0 (embedding) to L,
@@ -55,7 +57,7 @@ impl JsonLines {
         }
     }
 
-    /// Print the positions that are complete: their cells are there, and the next token, which they speak about.
+    /// Print the positions that are complete: their cells are there, and the token they speak about.
     ///
     /// # Errors
     /// If standard output cannot be written.
@@ -64,8 +66,8 @@ impl JsonLines {
             return Ok(());
         };
         let before = self.next;
-        while self.next + 1 < grid.len() && grid.cells(self.next).is_some() {
-            self.print(branch, grid, &record.schema, output)?;
+        while grid.aim().target(self.next) < grid.len() && grid.cells(self.next).is_some() {
+            self.print(branch, grid, record, output)?;
         }
         if self.next > before {
             output.flush()?;
@@ -80,7 +82,7 @@ impl JsonLines {
     pub fn print_rest(&mut self, record: &Record, output: &mut Output) -> Result<()> {
         if let Some((branch, grid)) = record.branches.first() {
             while self.next < grid.len() {
-                self.print(branch, grid, &record.schema, output)?;
+                self.print(branch, grid, record, output)?;
             }
         }
         Ok(())
@@ -90,17 +92,24 @@ impl JsonLines {
         &mut self,
         branch: &str,
         grid: &Grid,
-        schema: &Schema,
+        record: &Record,
         output: &mut Output,
     ) -> Result<()> {
-        let line = self.line(branch, grid, schema, self.next);
+        let line = self.line(branch, grid, &record.schema, &record.model, self.next);
         self.next += 1;
         let json = serde_json::to_string(&line)
             .map_err(|e| Error::failed(format!("a record is no JSON: {e}"), "This is a bug."))?;
         output.line(&json)
     }
 
-    fn line<'a>(&self, branch: &'a str, grid: &Grid, schema: &Schema, position: usize) -> Line<'a> {
+    fn line<'a>(
+        &self,
+        branch: &'a str,
+        grid: &Grid,
+        schema: &Schema,
+        card: &ModelCard,
+        position: usize,
+    ) -> Line<'a> {
         let token = &grid.tokens()[position];
         let read = grid.cells(position).is_some();
         let finite = |v: f32| v.is_finite().then_some(v);
@@ -140,11 +149,12 @@ impl JsonLines {
             token: self.text(&token.bytes),
             bytes_hex: text::hex(&token.bytes),
             kind: token.kind.label(),
+            mask: (grid.aim() == Aim::Itself).then(|| card.is_mask(token.id)),
             surprisal: schema
                 .find("surprisal")
                 .and_then(|metric| grid.predicted_by(position, metric))
                 .and_then(finite),
-            decided_layer: decided_layer(grid, position),
+            decided_layer: grid.decided_layer(position),
             layers,
             top,
         }

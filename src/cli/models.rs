@@ -4,7 +4,8 @@ use super::output::Output;
 use super::run::load_model;
 use super::{Context, table};
 use crate::error::{Error, Result};
-use crate::model::ModelCard;
+use crate::model::card::{self, ModelCard};
+use crate::model::config::LayerKind;
 use crate::text;
 use clap::Args as ClapArgs;
 use indicatif::BinaryBytes;
@@ -229,61 +230,141 @@ fn listing(found: &[Found]) -> String {
 
 /// The card in words.
 fn describe(card: &ModelCard) -> String {
-    let yes = |holds: bool| if holds { "yes" } else { "no" };
-    let attention = if card.kv_heads == card.heads {
-        format!("{} heads", card.heads)
-    } else {
-        format!(
-            "{} heads, {} for keys and values",
-            card.heads, card.kv_heads
-        )
-    };
     let facts = [
         ("name", card.name.clone()),
         ("source", card.source.clone()),
         ("family", card.family.clone()),
-        (
-            "blocks",
-            format!("{} (states 0 to {})", card.blocks, card.blocks),
-        ),
+        ("blocks", card.layer_words()),
+        ("states", format!("0 (embedding) to {}", card.blocks)),
         ("width", card.d_model.to_string()),
-        ("attention", attention),
-        ("MLP width", card.d_mlp.to_string()),
-        ("vocabulary", format!("{} logits", card.vocab)),
+        ("attention", attention(card)),
         (
-            "head",
-            if card.tied_head {
-                "shares the embedding's weights".into()
-            } else {
-                "has weights of its own".into()
+            "MLP width",
+            match card.d_mlp {
+                0 => "none".into(),
+                width => width.to_string(),
             },
         ),
-        ("context", format!("{} tokens", card.context)),
+        ("vocabulary", format!("{} logits", card.vocab)),
+        ("head", head(card)),
+        (
+            "context",
+            match card.limit() {
+                Some(tokens) => format!("{tokens} tokens"),
+                None => "no limit but memory".into(),
+            },
+        ),
         ("parameters", grouped(card.parameters)),
-        ("weights", card.dtype.clone()),
-        ("memory", BinaryBytes(card.bytes).to_string()),
+        (
+            "weights",
+            format!("{}, {} stored", card.dtype, BinaryBytes(card.file_bytes)),
+        ),
+        (
+            "memory",
+            match card.token_bytes {
+                0 => format!("{} of weights", BinaryBytes(card.bytes)),
+                token => format!(
+                    "{} of weights, up to {} more for each token of text",
+                    BinaryBytes(card.bytes),
+                    BinaryBytes(token)
+                ),
+            },
+        ),
         ("device", card.device.clone()),
-        ("generates", yes(card.causal).into()),
-        ("chat template", yes(card.chat_template).into()),
+        (
+            "generates",
+            match card.causal {
+                true => "yes".into(),
+                false => format!("no (fills in {})", card.mask_text()),
+            },
+        ),
+        (
+            "chat template",
+            if card.chat_template { "yes" } else { "no" }.into(),
+        ),
         (
             "sha256",
             card.sha256.clone().unwrap_or_else(|| "not computed".into()),
         ),
     ];
+    let lacking = unavailable(card).into_iter().map(|why| ("n/a", why));
     let rows: Vec<Vec<String>> = facts
         .into_iter()
+        .chain(unread(card).map(|parts| ("left out", parts)))
+        .chain(lacking)
         .map(|(name, fact)| vec![name.to_owned(), text::one_line(&fact)])
         .collect();
     table::aligned(&rows, &[0, 1])
 }
 
+fn attention(card: &ModelCard) -> String {
+    match (card.heads, card.kv_heads) {
+        _ if !card.attends() => "none".into(),
+        (heads, shared) if heads == shared => format!("{heads} heads"),
+        (heads, shared) => format!("{heads} heads, {shared} for keys and values"),
+    }
+}
+
+fn head(card: &ModelCard) -> String {
+    let mut head = match card.tied_head {
+        true => "shares the embedding's weights".to_owned(),
+        false => "has weights of its own".to_owned(),
+    };
+    if let Some(cap) = card.logit_cap {
+        head.push_str(&format!(", logits squeezed into ±{cap}"));
+    }
+    head
+}
+
+/// Parts of the files that were not read.
+fn unread(card: &ModelCard) -> Option<String> {
+    let parts = card.unread.iter().map(|(part, count)| match count {
+        1 => format!("{part}: 1 tensor"),
+        _ => format!("{part}: {count} tensors"),
+    });
+    let parts: Vec<String> = parts.collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
+}
+
+/// What this model does not have, and why.
+fn unavailable(card: &ModelCard) -> Vec<String> {
+    let mut all = Vec::new();
+    if !card.causal {
+        all.push(
+            "surprisal and rank of the next token: it sees both sides of a token and predicts no next one"
+                .to_owned(),
+        );
+    }
+    if !card.attends() {
+        all.push("attention: no layer has any".to_owned());
+    } else if card.layers.iter().any(|kind| !kind.attends()) {
+        all.push("attention of the layers without it: there is none to read".to_owned());
+    }
+    if card.layers.contains(&LayerKind::Skipped) {
+        all.push(
+            "images: only text is read, and its cross-attention to images passes the state on unchanged"
+                .to_owned(),
+        );
+    }
+    all
+}
+
 fn card_json(card: &ModelCard) -> Value {
+    let layers: Vec<String> = card.layers.iter().map(|k| card::kind(*k)).collect();
+    let unread: Vec<Value> = card
+        .unread
+        .iter()
+        .map(|(part, tensors)| serde_json::json!({"part": part, "tensors": tensors}))
+        .collect();
     serde_json::json!({
         "name": card.name, "source": card.source, "family": card.family, "blocks": card.blocks,
-        "d_model": card.d_model, "heads": card.heads, "kv_heads": card.kv_heads, "d_mlp": card.d_mlp,
-        "vocab": card.vocab, "context": card.context, "dtype": card.dtype, "device": card.device,
-        "parameters": card.parameters, "bytes": card.bytes, "causal": card.causal, "tied_head": card.tied_head,
-        "chat_template": card.chat_template, "sha256": card.sha256,
+        "layers": layers, "d_model": card.d_model, "heads": card.heads, "kv_heads": card.kv_heads,
+        "d_mlp": card.d_mlp, "vocab": card.vocab, "context": card.limit(), "dtype": card.dtype,
+        "device": card.device, "parameters": card.parameters, "file_bytes": card.file_bytes, "bytes": card.bytes,
+        "token_bytes": card.token_bytes, "causal": card.causal,
+        "mask": card.mask.as_ref().map(|mask| serde_json::json!({"id": mask.id, "text": mask.text})),
+        "tied_head": card.tied_head, "logit_cap": card.logit_cap, "chat_template": card.chat_template,
+        "unread": unread, "unavailable": unavailable(card), "sha256": card.sha256,
     })
 }
 
@@ -303,6 +384,7 @@ fn grouped(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Mask;
 
     #[test]
     fn models_are_found_where_they_are_kept() {
@@ -329,6 +411,64 @@ mod tests {
         assert_eq!(below[0].place, "folder");
         assert!(below[1].reference.ends_with("x.gguf"));
         assert_eq!(cached(Path::new("/nonexistent")), []);
+    }
+
+    fn line<'a>(card: &'a str, name: &str) -> &'a str {
+        card.lines()
+            .find_map(|line| line.strip_prefix(name))
+            .map_or("", str::trim)
+    }
+
+    #[test]
+    fn what_a_model_lacks_is_said() {
+        let mamba = ModelCard {
+            blocks: 2,
+            layers: vec![LayerKind::StateSpace; 2],
+            context: 1 << 24,
+            causal: true,
+            ..ModelCard::default()
+        };
+        let text = describe(&mamba);
+        assert_eq!(line(&text, "blocks"), "2 layers: state space");
+        assert_eq!(line(&text, "attention"), "none");
+        assert_eq!(line(&text, "context"), "no limit but memory");
+        assert_eq!(line(&text, "MLP width"), "none");
+        assert_eq!(line(&text, "generates"), "yes");
+        assert_eq!(line(&text, "n/a"), "attention: no layer has any");
+        assert!(!text.contains("16777216"), "{text}");
+        assert!(card_json(&mamba)["context"].is_null());
+    }
+
+    #[test]
+    fn a_masked_model_fills_and_an_image_tower_is_left_out() {
+        let card = ModelCard {
+            layers: vec![LayerKind::Attention, LayerKind::Skipped],
+            heads: 8,
+            kv_heads: 2,
+            context: 512,
+            logit_cap: Some(30.0),
+            tied_head: true,
+            unread: vec![("image tower".into(), 345), ("pooler".into(), 1)],
+            token_bytes: 2048,
+            mask: Some(Mask {
+                id: 103,
+                text: "[MASK]".into(),
+            }),
+            ..ModelCard::default()
+        };
+        let text = describe(&card);
+        assert_eq!(line(&text, "generates"), "no (fills in [MASK])");
+        assert_eq!(line(&text, "attention"), "8 heads, 2 for keys and values");
+        assert_eq!(line(&text, "context"), "512 tokens");
+        assert!(line(&text, "head").ends_with("squeezed into ±30"), "{text}");
+        assert!(line(&text, "memory").contains("2.00 KiB more"), "{text}");
+        let left = "image tower: 345 tensors; pooler: 1 tensor";
+        assert_eq!(line(&text, "left out"), left);
+        assert!(
+            text.contains("surprisal") && text.contains("images"),
+            "{text}"
+        );
+        assert_eq!(card_json(&card)["unread"][0]["tensors"], 345);
     }
 
     #[test]

@@ -7,10 +7,10 @@ use super::{Context, progress, table};
 use crate::error::{Error, Result};
 use crate::export;
 use crate::model::tokenizer::TokenStream;
-use crate::model::{LoadOptions, Model, ModelCard};
+use crate::model::{LoadOptions, Model, ModelCard, Tokenizer};
 use crate::session::{self, Event, Finish, Job, Prompt, Recorder};
 use crate::text::{self, Scrubber};
-use crate::trace::{Kind, Record, Unit};
+use crate::trace::{Aim, Kind, Record, Unit};
 use clap::Args as ClapArgs;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -28,7 +28,7 @@ pub struct Args {
     /// Treat the prompt as the user's turn of the model's chat template
     #[arg(long)]
     pub chat: bool,
-    /// Most tokens to draw; 0 only reads the prompt [default: 48]
+    /// Most tokens to draw; 0 only reads the prompt, as masked models always do [default: 48]
     #[arg(long, short = 'n', value_name = "N")]
     pub max_new_tokens: Option<usize>,
     /// Go on past end-of-text tokens
@@ -94,8 +94,11 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     }
     let prompt = args.prompt.read(args.chat)?;
     let model = load_model(&context.settings.model, context)?;
-    let job = args.job(prompt, context);
-    check_job(&job, &model)?;
+    let mut job = args.job(prompt, context);
+    check_job(args, &job, &model)?;
+    if !model.card().causal {
+        job.max_new_tokens = 0;
+    }
 
     let mut printer = Printer::new(args, &model);
     let mut recorder = Recorder::new(Arc::clone(model.card()), &job);
@@ -134,6 +137,9 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         return Ok(());
     }
     context.notes.say(&summary(&record, finish));
+    for remark in remarks(args, &record) {
+        context.notes.say(&remark);
+    }
     if let Some(dir) = &args.out {
         let written = export::write_record(dir, &record, model.tokenizer(), args.force)?;
         let names: Vec<String> = written
@@ -169,8 +175,15 @@ pub fn load_options(context: &Context) -> LoadOptions {
 }
 
 /// What the session would refuse too, said in terms of the flags.
-fn check_job(job: &Job, model: &Model) -> Result<()> {
+fn check_job(args: &Args, job: &Job, model: &Model) -> Result<()> {
     let card: &ModelCard = model.card();
+    if let (false, Some(asked @ 1..)) = (card.causal, args.max_new_tokens) {
+        return Err(Error::Usage(format!(
+            "--max-new-tokens {asked}: {} fills in {} and generates nothing; leave the flag out",
+            card.name,
+            card.mask_text()
+        )));
+    }
     if matches!(job.prompt, Prompt::Chat(_)) && !card.chat_template {
         return Err(Error::Usage(format!(
             "{} brings no chat template; leave out --chat",
@@ -198,6 +211,8 @@ enum Form {
         scrubber: Scrubber,
         at_line_start: bool,
     },
+    /// The whole text and what belongs into its gaps, at the end.
+    Filled,
     /// Nothing until the end.
     Table,
     /// A record per token as it comes.
@@ -207,6 +222,7 @@ enum Form {
 #[derive(Debug)]
 struct Printer {
     output: Output,
+    tokenizer: Arc<Tokenizer>,
     form: Form,
 }
 
@@ -220,6 +236,8 @@ impl Printer {
             ))
         } else if args.table {
             Form::Table
+        } else if !model.card().causal {
+            Form::Filled
         } else {
             Form::Text {
                 stream: TokenStream::new(Arc::clone(model.tokenizer()), true),
@@ -227,7 +245,11 @@ impl Printer {
                 at_line_start: true,
             }
         };
-        Self { output, form }
+        Self {
+            output,
+            tokenizer: Arc::clone(model.tokenizer()),
+            form,
+        }
     }
 
     fn event(&mut self, event: &Event, record: &Record) -> Result<()> {
@@ -242,7 +264,7 @@ impl Printer {
                     }
                 }
             }
-            Form::Table => {}
+            Form::Filled | Form::Table => {}
             Form::Json(lines) => lines.print_ready(record, &mut self.output)?,
         }
         Ok(())
@@ -267,6 +289,16 @@ impl Printer {
         }
     }
 
+    /// What belongs into the gaps, after a free line; nothing where there are none.
+    fn fill(&mut self, record: &Record) -> Result<()> {
+        let filled = table::predictions(record, &self.tokenizer);
+        if !filled.is_empty() {
+            self.output.write("\n")?;
+            self.output.write(&filled)?;
+        }
+        Ok(())
+    }
+
     fn finish(&mut self, record: &Record, interrupted: bool) -> Result<()> {
         match &mut self.form {
             Form::Text { stream, .. } => {
@@ -282,11 +314,21 @@ impl Printer {
                     self.output.write("\n")?;
                 }
             }
-            Form::Table if interrupted => {}
+            Form::Filled | Form::Table if interrupted => {}
+            Form::Filled => {
+                let text = read_text(record, &self.tokenizer);
+                let text = match self.output.is_terminal() {
+                    true => text::scrub_lines(&text),
+                    false => text,
+                };
+                self.output.line(&text)?;
+                self.fill(record)?;
+            }
             Form::Table => {
                 self.output.write(&table::tokens(record))?;
                 self.output.write("\n")?;
                 self.output.write(&table::layers(record))?;
+                self.fill(record)?;
             }
             Form::Json(lines) => {
                 if !interrupted {
@@ -296,6 +338,52 @@ impl Printer {
         }
         self.output.flush()
     }
+}
+
+/// The text as a masked model read it, without what frames it for the model.
+fn read_text(record: &Record, tokenizer: &Arc<Tokenizer>) -> String {
+    let frame = ["[CLS]", "[SEP]", "<s>", "</s>"].map(|token| tokenizer.id(token));
+    let mut stream = TokenStream::new(Arc::clone(tokenizer), false);
+    let mut text = String::new();
+    for (_, grid) in record.branches.iter().take(1) {
+        for token in grid
+            .tokens()
+            .iter()
+            .filter(|t| !frame.contains(&Some(t.id)))
+        {
+            text.push_str(&stream.push(token.id));
+        }
+    }
+    text.push_str(&stream.finish());
+    text
+}
+
+/// What the user may not expect of this model, one line each.
+fn remarks(args: &Args, record: &Record) -> Vec<String> {
+    let card = &record.model;
+    let mut remarks = Vec::new();
+    if !card.causal {
+        let (name, mask) = (&card.name, card.mask_text());
+        if args.max_new_tokens.is_none() {
+            remarks.push(format!("{name} fills in {mask} and generates nothing"));
+        }
+        let gaps = record
+            .branches
+            .first()
+            .map(|(_, grid)| table::masks(grid, card));
+        if card.mask.is_some() && gaps.is_none_or(|gaps| gaps.is_empty()) {
+            remarks.push(format!(
+                "the text has no {mask}: write {mask} where a word is missing, and what belongs there is printed"
+            ));
+        }
+    }
+    if args.attention && !card.attends() {
+        remarks.push(format!(
+            "{} has no attention: attention.csv and attention_layers.csv are left out",
+            card.name
+        ));
+    }
+    remarks
 }
 
 /// What came out, in two or three lines.
@@ -322,15 +410,22 @@ fn summary(record: &Record, finish: Finish) -> String {
                 finish.label()
             )
         }
+        _ if grid.aim() == Aim::Itself => format!(
+            "{prompt} tokens read, {} of them {}",
+            table::masks(grid, &record.model).len(),
+            record.model.mask_text()
+        ),
         _ => format!("{prompt} prompt tokens read, none drawn"),
     };
-    let (positions, which) = table::summarised(grid);
+    let (positions, which) = table::summarised(grid, &record.model);
     let n = positions.len();
     let means: Vec<String> = table::SUMMARY
         .iter()
         .filter_map(|name| {
             let metric = record.schema.find(name)?;
-            let (mean, _) = *grid.mean_profile(positions.clone(), metric).last()?;
+            let (mean, _) = *grid
+                .mean_profile(positions.iter().copied(), metric)
+                .last()?;
             let spec = record.schema.spec(metric);
             let label = spec.label.to_lowercase();
             let unit = match spec.unit {

@@ -1,9 +1,8 @@
-//! The plain-text tables of `run --table`: tokens downward, then layers downward.
+//! The plain-text tables of `run --table`: tokens downward, then layers downward; and what a masked model fills in.
 
-use crate::export::decided_layer;
+use crate::model::{ModelCard, Tokenizer};
 use crate::text;
-use crate::trace::{Grid, Record};
-use std::ops::Range;
+use crate::trace::{Aim, Grid, Record};
 use unicode_width::UnicodeWidthStr;
 
 /// The metrics of the token table and the summary, by column name.
@@ -26,17 +25,72 @@ const TOKEN_WIDTH: usize = 18;
 /// What stands where there is no value.
 const NOTHING: &str = "–";
 
-/// Which positions are averaged, and what they are called: the predicting ones, or all of a prompt that was only read.
-pub fn summarised(grid: &Grid) -> (Range<usize>, &'static str) {
+/// Which positions are averaged, and what they are called: the predicting ones, the gaps of a text that a masked model
+/// read, or all of a prompt that was only read.
+pub fn summarised(grid: &Grid, card: &ModelCard) -> (Vec<usize>, String) {
     let predicting = grid.predicting_positions();
-    if predicting.is_empty() {
-        (0..grid.len(), "prompt")
+    let gaps = masks(grid, card);
+    if !gaps.is_empty() {
+        (gaps, card.mask_text().to_owned())
+    } else if !predicting.is_empty() {
+        (predicting.collect(), "predicting".to_owned())
+    } else if grid.aim() == Aim::Itself {
+        ((0..grid.len()).collect(), "text".to_owned())
     } else {
-        (predicting, "predicting")
+        ((0..grid.len()).collect(), "prompt".to_owned())
     }
 }
 
-/// One line per token: the numbers of the last layer one position earlier, which predicted it.
+/// The positions of the gaps in a text that a masked model read.
+pub fn masks(grid: &Grid, card: &ModelCard) -> Vec<usize> {
+    match &card.mask {
+        Some(mask) if grid.aim() == Aim::Itself => grid.positions_of(mask.id).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// For each gap what the last layer would put there, how sure it is, and from which layer on.
+pub fn predictions(record: &Record, tokenizer: &Tokenizer) -> String {
+    let mut out = String::new();
+    let Some((_, grid)) = record.branches.first() else {
+        return out;
+    };
+    let last = grid.states().saturating_sub(1);
+    let entropy = record.schema.find("entropy");
+    let gaps = masks(grid, &record.model);
+    for (i, position) in gaps.iter().enumerate() {
+        let entropy = entropy.and_then(|metric| grid.value(last, *position, metric));
+        let entropy = entropy.map_or("n/a".to_owned(), |h| format!("{h:.3} nats"));
+        let decided = grid.decided_layer(*position);
+        let decided = decided.map_or("n/a".to_owned(), |layer| format!("layer {layer} of {last}"));
+        if i > 0 {
+            out.push('\n');
+        }
+        out.push_str(&format!(
+            "{} {} of {}, position {position}: entropy {entropy}, decided at {decided}\n",
+            record.model.mask_text(),
+            i + 1,
+            gaps.len(),
+        ));
+        let rows: Vec<Vec<String>> = grid
+            .top(last, *position)
+            .iter()
+            .map(|candidate| {
+                let word = text::visible(&tokenizer.display(candidate.id));
+                vec![
+                    String::new(),
+                    text::truncate_width(&word, TOKEN_WIDTH),
+                    format!("{:.1} %", 100.0 * candidate.prob),
+                ]
+            })
+            .collect();
+        out.push_str(&aligned(&rows, &[1]));
+    }
+    out
+}
+
+/// One line per token: the numbers of the last layer where it was predicted, one position earlier (or at its own, where
+/// the model sees both sides).
 pub fn tokens(record: &Record) -> String {
     let mut out = String::new();
     for (branch, grid) in &record.branches {
@@ -61,7 +115,7 @@ pub fn tokens(record: &Record) -> String {
                 number(metric.and_then(|metric| grid.predicted_by(position, metric)))
             }));
             row.push(
-                decided_layer(grid, position)
+                grid.decided_layer(position)
                     .map_or_else(|| NOTHING.to_owned(), |layer| layer.to_string()),
             );
             rows.push(row);
@@ -71,12 +125,12 @@ pub fn tokens(record: &Record) -> String {
     out
 }
 
-/// One line per layer: means over the predicting positions.
+/// One line per layer: means over the positions that [`summarised`] chooses.
 pub fn layers(record: &Record) -> String {
     let mut out = String::new();
     for (branch, grid) in &record.branches {
         title(&mut out, record, branch);
-        let (positions, which) = summarised(grid);
+        let (positions, which) = summarised(grid, &record.model);
         out.push_str(&format!(
             "mean over {} {which} positions; layer 0 is the embedding\n",
             positions.len()
@@ -84,7 +138,8 @@ pub fn layers(record: &Record) -> String {
         let columns: Vec<_> = PROFILE
             .iter()
             .filter_map(|name| {
-                let profile = grid.mean_profile(positions.clone(), record.schema.find(name)?);
+                let profile =
+                    grid.mean_profile(positions.iter().copied(), record.schema.find(name)?);
                 Some((*name, profile))
             })
             .collect();

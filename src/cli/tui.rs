@@ -100,7 +100,8 @@ fn options(args: &Args, context: &Context, prompt: Option<String>) -> Result<Opt
     Ok(options)
 }
 
-/// The prompts that the picker offers: what the embedded model was told, what it never heard of, and stories.
+/// The prompts that the picker offers: what the embedded model was told, what it never heard of, and stories; for masked
+/// models sentences with gaps.
 fn samples() -> Result<Vec<SampleSet>> {
     [
         (
@@ -118,6 +119,20 @@ fn samples() -> Result<Vec<SampleSet>> {
     ]
     .into_iter()
     .map(|(name, text)| SampleSet::from_jsonl(name, text))
+    .chain(
+        [
+            (
+                "a gap in a sentence",
+                include_str!("../../sample_prompts/masked.jsonl"),
+            ),
+            (
+                "two gaps",
+                include_str!("../../sample_prompts/masked_pairs.jsonl"),
+            ),
+        ]
+        .into_iter()
+        .map(|(name, text)| Ok(SampleSet::from_jsonl(name, text)?.with_gaps())),
+    )
     .collect()
 }
 

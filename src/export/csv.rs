@@ -1,7 +1,7 @@
 //! The tables of a run: RFC 4180, UTF-8, LF, shortest round-trip numbers, empty where a value does not apply.
 
 use crate::text;
-use crate::trace::{Attention, Grid, Metric, Record};
+use crate::trace::{Attention, Metric, Record};
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -155,8 +155,8 @@ pub fn cells_csv(
     table.finish()
 }
 
-/// `tokens.csv`: one row per branch and token. `surprisal` and `decided_layer` are read one position earlier, where the
-/// token was predicted.
+/// `tokens.csv`: one row per branch and token. `surprisal` and `decided_layer` are read where the token was predicted: one
+/// position earlier, or at its own position where the model sees both sides.
 ///
 /// # Errors
 /// Whatever `out` reports.
@@ -186,7 +186,7 @@ pub fn tokens_csv(out: impl Write, record: &Record) -> io::Result<()> {
             table.text(&text::hex(&token.bytes))?;
             table.text(token.kind.label())?;
             table.number(surprisal.and_then(|metric| grid.predicted_by(position, metric)))?;
-            match decided_layer(grid, position) {
+            match grid.decided_layer(position) {
                 Some(layer) => table.shown(layer)?,
                 None => table.text("")?,
             }
@@ -200,13 +200,6 @@ pub fn tokens_csv(out: impl Write, record: &Record) -> io::Result<()> {
         }
     }
     table.finish()
-}
-
-/// `decided_layer` of the token at `position`: the layer from which on it was settled, read one position earlier, where
-/// it was predicted.
-#[must_use]
-pub fn decided_layer(grid: &Grid, position: usize) -> Option<u32> {
-    grid.cells(position.checked_sub(1)?)?.decided_layer
 }
 
 /// Run `row` for every position that has attention statistics.

@@ -1,6 +1,7 @@
 //! `manifest.json`: which model, which settings, which columns. Equal runs differ in the two times only.
 
 use crate::lens::StateKind;
+use crate::model::card;
 use crate::trace::{Group, Record};
 use serde::Serialize;
 use serde_json::Value;
@@ -41,7 +42,12 @@ struct Model {
     heads: usize,
     kv_heads: usize,
     vocab: usize,
-    context: usize,
+    /// `null` where only memory limits it.
+    context: Option<usize>,
+    /// Whether the cell at a position speaks about the next token; otherwise about the token that stands there.
+    causal: bool,
+    /// What each block is, from the first on.
+    layers: Vec<String>,
     parameters: u64,
     dtype: String,
     device: String,
@@ -121,7 +127,9 @@ pub fn manifest(record: &Record, files: &[&str]) -> Manifest {
             heads: card.heads,
             kv_heads: card.kv_heads,
             vocab: card.vocab,
-            context: card.context,
+            context: card.limit(),
+            causal: card.causal,
+            layers: card.layers.iter().map(|kind| card::kind(*kind)).collect(),
             parameters: card.parameters,
             dtype: card.dtype.clone(),
             device: card.device.clone(),

@@ -8,7 +8,7 @@ pub mod atomic;
 mod csv;
 mod manifest;
 
-pub use csv::{attention_csv, attention_layers_csv, cells_csv, decided_layer, number, tokens_csv};
+pub use csv::{attention_csv, attention_layers_csv, cells_csv, number, tokens_csv};
 pub use manifest::{Manifest, manifest, rfc3339};
 
 use crate::error::{Error, Result};

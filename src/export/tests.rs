@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::lens::LensSettings;
+use crate::model::config::LayerKind;
 use crate::model::{ModelCard, Sampling};
-use crate::trace::{Attention, Candidate, Cells, Grid, Kind, Schema, Token};
+use crate::trace::{Aim, Attention, Candidate, Cells, Grid, Kind, Schema, Token};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -28,7 +29,10 @@ fn card() -> ModelCard {
         causal: true,
         tied_head: true,
         chat_template: false,
+        layers: vec![LayerKind::StateSpace, LayerKind::Attention],
+        file_bytes: 4936,
         sha256: Some("ab".repeat(32)),
+        ..ModelCard::default()
     }
 }
 
@@ -234,9 +238,42 @@ fn manifest_says_what_was_done() {
     assert_eq!(manifest["metrics"][1]["unit"], "nats²");
     assert_eq!(manifest["prompt_tokens"], 2);
     assert_eq!(manifest["preset"], "standard");
+    assert_eq!(manifest["model"]["context"], 32);
+    assert_eq!(
+        manifest["model"]["layers"],
+        serde_json::json!(["state space", "attention"])
+    );
     assert!(manifest["steering"].is_null());
     assert_eq!(manifest["started"], "2023-11-14T22:13:20.25Z");
     assert_eq!(manifest["ended"], "2023-11-14T22:13:22Z");
+}
+
+#[test]
+fn a_model_without_a_limit_has_no_context() {
+    let mut record = record(false);
+    record.model = Arc::new(ModelCard {
+        context: 1 << 24,
+        ..card()
+    });
+    let manifest = serde_json::to_value(manifest(&record, &[])).unwrap();
+    assert!(manifest["model"]["context"].is_null());
+}
+
+#[test]
+fn where_a_model_sees_both_sides_a_token_has_the_readings_of_its_own_position() {
+    let mut record = record(false);
+    let (_, grid) = &mut record.branches[0];
+    let decided = |grid: &Grid| (0..5).map(|p| grid.decided_layer(p)).collect::<Vec<_>>();
+    assert_eq!(decided(grid), [None, Some(0), Some(1), None, Some(3)]);
+    *grid = grid.clone().aimed(Aim::Itself);
+    assert_eq!(decided(grid), [Some(0), Some(1), None, Some(3), None]);
+    let text = written(|out| tokens_csv(out, &record));
+    let column: Vec<&str> = text
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.rsplit(',').nth(1))
+        .collect();
+    assert_eq!(column, ["0", "1", "", "3", ""]);
 }
 
 fn names(dir: &Path) -> Vec<String> {

@@ -1,5 +1,6 @@
 //! A model ready to read: decoder, tokenizer, chat template, and what it is.
 
+use super::card::{self, Mask};
 use super::chat::{ChatTemplate, Message};
 use super::config::DecoderConfig;
 use super::memory::{self, MemoryPlan};
@@ -90,6 +91,11 @@ impl Model {
         let decoder = Decoder::load_as(config, source, &Device::Cpu, loading)?;
         let c = decoder.config();
         let (parameters, bytes) = decoder.size();
+        let attending = c.layers.iter().filter(|kind| kind.attends()).count();
+        let mask = match c.causal {
+            true => None,
+            false => Mask::find(&checkpoint.tokenizer),
+        };
         let card = ModelCard {
             name: checkpoint.name,
             source: checkpoint.source,
@@ -111,6 +117,16 @@ impl Model {
             causal: c.causal,
             tied_head: c.tied,
             chat_template: checkpoint.chat.is_some(),
+            layers: c.layers.clone(),
+            logit_cap: c.logit_cap,
+            mask,
+            file_bytes: checkpoint.bytes,
+            // Keys and values in f32; a model that sees both sides remembers nothing.
+            token_bytes: match c.causal {
+                true => 8 * (attending * c.kv_heads * c.head_dim) as u64,
+                false => 0,
+            },
+            unread: card::parts(decoder.unread()),
             sha256: None,
         };
         Ok(Self {

@@ -2,7 +2,7 @@
 
 pub mod blocks;
 pub mod cache;
-mod card;
+pub mod card;
 pub mod chat;
 pub mod config;
 pub mod decoder;
@@ -27,7 +27,7 @@ pub mod source;
 pub mod tokenizer;
 pub mod weights;
 
-pub use card::ModelCard;
+pub use card::{Mask, ModelCard};
 pub use chat::{ChatTemplate, Message};
 pub use decoder::Decoder;
 pub use families::Family;

@@ -52,10 +52,11 @@ impl Generation {
     pub fn start(model: &Model, job: Job, emit: &mut dyn FnMut(Event)) -> Result<Self> {
         job.sampling.validate()?;
         let tokens = tokenize(model, &job.prompt)?;
-        let context = model.card().context;
-        if tokens.len() > context {
+        if let Some(limit) = model.card().limit()
+            && tokens.len() > limit
+        {
             return Err(Error::Usage(format!(
-                "The prompt has {} tokens, but {} reads at most {context}. Shorten it",
+                "The prompt has {} tokens, but {} reads at most {limit}. Shorten it",
                 tokens.len(),
                 model.card().name
             )));
@@ -130,13 +131,13 @@ impl Generation {
     ) -> Result<Option<Finish>> {
         if !self.generates {
             self.read(model, emit)?;
-            return Ok(Some(Finish::Length));
+            return Ok(Some(Finish::Read));
         }
         if self.drawn() >= self.limit && self.limit > 0 {
             return self.finish(model, Finish::Length, emit).map(Some);
         }
         if self.pending.is_none() {
-            if self.tokens.len() > model.card().context {
+            if !self.fits(model) {
                 return Ok(Some(Finish::ContextFull));
             }
             self.read(model, emit)?;
@@ -154,6 +155,12 @@ impl Generation {
             return Ok(Some(Finish::Length));
         }
         self.draw(model, emit)
+    }
+
+    /// Whether the model can read the text so far.
+    fn fits(&self, model: &Model) -> bool {
+        let limit = model.card().limit();
+        limit.is_none_or(|limit| self.tokens.len() <= limit)
     }
 
     /// How many tokens to read at once. Attention rows of all blocks are held meanwhile, so long texts are read in
@@ -296,8 +303,7 @@ impl Generation {
         why: Finish,
         emit: &mut dyn FnMut(Event),
     ) -> Result<Finish> {
-        if self.job.read_last && self.pending.is_none() && self.tokens.len() <= model.card().context
-        {
+        if self.job.read_last && self.pending.is_none() && self.fits(model) {
             self.read(model, emit)?;
             if let Some(pending) = self.pending.take() {
                 self.emit_cells(&pending, self.tokens.len() - 1, None, emit);

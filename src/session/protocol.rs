@@ -22,7 +22,7 @@ pub enum Prompt {
 pub struct Job {
     /// What to read first.
     pub prompt: Prompt,
-    /// Most tokens to draw after the prompt; 0 only reads the prompt.
+    /// Most tokens to draw after the prompt; 0 only reads the prompt, which is all that a masked model does.
     pub max_new_tokens: usize,
     /// Go on past end-of-text tokens.
     pub ignore_eos: bool,
@@ -89,6 +89,8 @@ pub enum Finish {
     ContextFull,
     /// The user stopped it.
     Stopped,
+    /// The whole text was read by a model that draws nothing.
+    Read,
 }
 
 impl Finish {
@@ -100,6 +102,7 @@ impl Finish {
             Self::EndOfText => "end of text",
             Self::ContextFull => "context full",
             Self::Stopped => "stopped",
+            Self::Read => "text read",
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::protocol::{Event, Job};
 use crate::model::ModelCard;
-use crate::trace::{Grid, Record, Schema};
+use crate::trace::{Aim, Grid, Record, Schema};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -17,7 +17,8 @@ impl Recorder {
     #[must_use]
     pub fn new(card: Arc<ModelCard>, job: &Job) -> Self {
         let schema = Arc::new(Schema::new(&job.lens));
-        let grid = Grid::new(card.blocks, schema.len(), schema.top());
+        let grid = Grid::new(card.blocks, schema.len(), schema.top()).aimed(Aim::of(card.causal));
+        let max_new_tokens = if card.causal { job.max_new_tokens } else { 0 };
         Self {
             record: Record {
                 model: card,
@@ -25,7 +26,7 @@ impl Recorder {
                 sampling: job.sampling.clone(),
                 sampling_changes: Vec::new(),
                 lens: job.lens.clone(),
-                max_new_tokens: job.max_new_tokens,
+                max_new_tokens,
                 branches: vec![("main".into(), grid)],
                 started: SystemTime::now(),
                 ended: None,

@@ -23,6 +23,43 @@ impl Kind {
     }
 }
 
+/// Which token the cells of a position speak about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Aim {
+    /// The one after it: the model reads from left to right and says what comes.
+    #[default]
+    Next,
+    /// The one that stands there: the model sees both sides and says what belongs in between.
+    Itself,
+}
+
+impl Aim {
+    /// The aim of a model that is causal, or is not.
+    #[must_use]
+    pub fn of(causal: bool) -> Self {
+        if causal { Self::Next } else { Self::Itself }
+    }
+
+    /// The position of the token that the cells at `position` speak about.
+    #[must_use]
+    pub fn target(self, position: usize) -> usize {
+        match self {
+            Self::Next => position.saturating_add(1),
+            Self::Itself => position,
+        }
+    }
+
+    /// The position whose cells speak about the token at `position`; `None` for a text's first token, which nothing
+    /// has predicted.
+    #[must_use]
+    pub fn source(self, position: usize) -> Option<usize> {
+        match self {
+            Self::Next => position.checked_sub(1),
+            Self::Itself => Some(position),
+        }
+    }
+}
+
 /// One token of the text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Token {
@@ -62,8 +99,8 @@ pub struct Attention {
     pub head_var: Box<[f32]>,
     /// `attn_disagreement`, `[L]`.
     pub disagreement: Box<[f32]>,
-    /// The probabilities themselves, `[L][heads][position + 1]` over the keys from position 0 (0 for keys out of a
-    /// window), when they are kept.
+    /// The probabilities themselves, `[L][heads][keys]` over the keys from position 0 (0 for keys out of a window), when
+    /// they are kept. A causal model has position + 1 keys, one that sees both sides all of the text.
     pub rows: Option<Box<[f32]>>,
 }
 
@@ -88,6 +125,7 @@ pub struct Grid {
     layers: usize,
     metrics: usize,
     top: usize,
+    aim: Aim,
     tokens: Vec<Token>,
     cells: Vec<Option<Arc<Cells>>>,
 }
@@ -101,9 +139,23 @@ impl Grid {
             layers: blocks + 1,
             metrics,
             top,
+            aim: Aim::Next,
             tokens: Vec::new(),
             cells: Vec::new(),
         }
+    }
+
+    /// The same grid for cells that speak about another token than the next one.
+    #[must_use]
+    pub fn aimed(mut self, aim: Aim) -> Self {
+        self.aim = aim;
+        self
+    }
+
+    /// Which token the cells of a position speak about.
+    #[must_use]
+    pub fn aim(&self) -> Aim {
+        self.aim
     }
 
     /// Number of states, L + 1. Layer indices run from 0 (embedding) to `states() - 1`.
@@ -199,14 +251,31 @@ impl Grid {
         })
     }
 
-    /// A metric of the cell that *predicted* the token at `position`: the final state one position earlier.
+    /// A metric of the cell that *predicted* the token at `position`: the final state one position earlier, or at that
+    /// very position where the model sees both sides.
     #[must_use]
     pub fn predicted_by(&self, position: usize, metric: Metric) -> Option<f32> {
         self.value(
             self.layers.checked_sub(1)?,
-            position.checked_sub(1)?,
+            self.aim.source(position)?,
             metric,
         )
+    }
+
+    /// The lowest layer from which on the token at `position` was settled: read where it was predicted, as in
+    /// [`Self::predicted_by`].
+    #[must_use]
+    pub fn decided_layer(&self, position: usize) -> Option<u32> {
+        self.cells(self.aim.source(position)?)?.decided_layer
+    }
+
+    /// The positions of the tokens with this id, in order.
+    pub fn positions_of(&self, id: u32) -> impl Iterator<Item = usize> {
+        self.tokens
+            .iter()
+            .enumerate()
+            .filter(move |(_, token)| token.id == id)
+            .map(|(position, _)| position)
     }
 
     /// The layer profile of a position: one entry per state.
@@ -238,7 +307,8 @@ impl Grid {
             .collect()
     }
 
-    /// The predicting positions of the generated tokens: what the default aggregation runs over.
+    /// The predicting positions of the generated tokens: what the default aggregation runs over. Empty where nothing was
+    /// drawn.
     #[must_use]
     pub fn predicting_positions(&self) -> std::ops::Range<usize> {
         let prompt = self.prompt_len();

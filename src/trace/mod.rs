@@ -7,7 +7,7 @@
 mod grid;
 mod schema;
 
-pub use grid::{Attention, Candidate, Cells, Grid, Kind, Token};
+pub use grid::{Aim, Attention, Candidate, Cells, Grid, Kind, Token};
 pub use schema::{Group, Metric, MetricSpec, Schema, Unit};
 
 use crate::lens::LensSettings;

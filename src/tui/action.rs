@@ -142,6 +142,8 @@ actions! {
         SearchPrevious "search-previous" "previous" "Previous match";
         NextUncertain "next-uncertain" "unsure" "Next most uncertain token (entropy of the last layer)";
         PreviousUncertain "previous-uncertain" "unsure back" "Back to the more uncertain token";
+        NextMask "next-mask" "next gap" "Next gap that a masked model fills";
+        PreviousMask "previous-mask" "gap before" "Previous gap that a masked model fills";
         Decided "jump-decided" "decided" "The layer at which this token is decided";
     }
     Map {

@@ -5,7 +5,8 @@ use super::state::{Message, State, update};
 use super::{Options, Sample, SampleSet};
 use crate::error::Result;
 use crate::lens::LensSettings;
-use crate::model::{ModelCard, Tokenizer};
+use crate::model::config::LayerKind;
+use crate::model::{Mask, ModelCard, Tokenizer};
 use crate::session::{Event, Finish, Speed};
 use crate::trace::{Attention, Candidate, Cells, Kind, Schema, Token};
 use ratatui::layout::Rect;
@@ -74,6 +75,12 @@ pub fn card() -> ModelCard {
         causal: true,
         tied_head: true,
         chat_template: true,
+        layers: vec![LayerKind::Attention; BLOCKS],
+        logit_cap: None,
+        mask: None,
+        file_bytes: 6_800_000,
+        token_bytes: 6144,
+        unread: Vec::new(),
         sha256: None,
     }
 }
@@ -83,15 +90,19 @@ pub fn card() -> ModelCard {
 /// # Errors
 /// Never, unless the tokenizer crate stops reading word lists.
 pub fn tokenizer() -> Result<Tokenizer> {
+    word_level(TEXT)
+}
+
+fn word_level(text: &[&str]) -> Result<Tokenizer> {
     let mut vocab = serde_json::Map::new();
-    for word in TEXT {
+    for word in text {
         let id = vocab.len();
         vocab.entry(*word).or_insert_with(|| id.into());
     }
     let file = serde_json::json!({
         "version": "1.0",
         "added_tokens": [],
-        "model": { "type": "WordLevel", "vocab": vocab, "unk_token": "The" },
+        "model": { "type": "WordLevel", "vocab": vocab, "unk_token": text.first() },
     });
     Tokenizer::from_bytes(file.to_string().as_bytes(), "fixture")
 }
@@ -193,13 +204,12 @@ pub fn cells(position: usize) -> Cells {
         values: values.into(),
         top: top.into(),
         decided_layer: Some(decided as u32),
-        attention: Some(attention(position)),
+        attention: Some(attention(position, position + 1)),
         plan: 0,
     }
 }
 
-fn attention(position: usize) -> Attention {
-    let keys = position + 1;
+fn attention(position: usize, keys: usize) -> Attention {
     let mut rows = Vec::new();
     let mut entropy = Vec::new();
     for layer in 0..BLOCKS {
@@ -233,6 +243,109 @@ fn attention(position: usize) -> Attention {
         entropy: entropy.into(),
         rows: Some(rows.into()),
     }
+}
+
+/// A text for a masked model, word by word: its vocabulary spells no spaces.
+pub const MASKED: &[&str] = &[
+    "[CLS]", "the", "river", "keeps", "its", "[MASK]", "time", ".", "a", "child", "of", "the",
+    "[MASK]", "looks", "at", "it", ".", "[SEP]",
+];
+/// Where its gaps are.
+pub const GAPS: [usize; 2] = [5, 12];
+
+/// A masked model is there.
+///
+/// # Errors
+/// As [`tokenizer`].
+pub fn masked_loaded() -> Result<Event> {
+    let tokenizer = word_level(MASKED)?;
+    let text = "[MASK]".to_owned();
+    let mask = tokenizer.id(&text).map(|id| Mask { id, text });
+    let card = ModelCard {
+        name: "masked".to_owned(),
+        family: "bert".to_owned(),
+        context: 512,
+        dtype: "f32".to_owned(),
+        causal: false,
+        chat_template: false,
+        token_bytes: 0,
+        mask,
+        ..card()
+    };
+    Ok(Event::Loaded {
+        card: Arc::new(card),
+        tokenizer: Arc::new(tokenizer),
+    })
+}
+
+/// What the lens read of the masked text at a position: no token comes next, and every head sees all of the text.
+fn masked_cells(position: usize, tokenizer: &Tokenizer) -> Cells {
+    let schema = Schema::new(&lens());
+    let mut cells = cells(position);
+    for (i, spec) in schema.metrics().iter().enumerate() {
+        if matches!(spec.name.as_str(), "surprisal" | "next_rank") {
+            let values = cells.values.iter_mut().skip(i).step_by(schema.len());
+            values.for_each(|value| *value = f32::NAN);
+        }
+    }
+    let here = MASKED.get(position).and_then(|word| tokenizer.id(word));
+    let size = tokenizer.size().max(1);
+    for (i, candidate) in cells.top.iter_mut().enumerate() {
+        // Words stand for themselves, gaps for some other word.
+        let (layer, k) = (i / schema.top().max(1), i % schema.top().max(1));
+        let id = match here.filter(|_| k == 0 && layer > BLOCKS / 2) {
+            Some(id) if !GAPS.contains(&position) => id as usize,
+            _ => 1 + (position + 3 * k + layer / 4) % (size - 1),
+        };
+        candidate.id = id as u32;
+    }
+    cells.attention = Some(attention(position, MASKED.len()));
+    cells
+}
+
+/// The events of the masked text: all of it at once.
+///
+/// # Errors
+/// As [`tokenizer`].
+pub fn masked_read() -> Result<Vec<Event>> {
+    let tokenizer = word_level(MASKED)?;
+    let mut events = vec![Event::Started {
+        schema: Arc::new(Schema::new(&lens())),
+        prompt_tokens: MASKED.len(),
+        max_new_tokens: 0,
+    }];
+    events.extend(MASKED.iter().map(|word| {
+        Event::Token(Token {
+            id: tokenizer.id(word).unwrap_or(0),
+            bytes: word.as_bytes().to_vec(),
+            kind: Kind::Prompt,
+            seconds: 0.0,
+        })
+    }));
+    events.extend((0..MASKED.len()).map(|position| Event::Cells {
+        position,
+        cells: Arc::new(masked_cells(position, &tokenizer)),
+    }));
+    events.push(Event::Finished(Finish::Read));
+    Ok(events)
+}
+
+/// A state after a masked model has read its text.
+///
+/// # Errors
+/// As [`tokenizer`].
+pub fn masked(width: u16, height: u16, depth: Depth) -> Result<State> {
+    let mut state = State::new(&options(), depth, Rect::new(0, 0, width, height))?;
+    update(&mut state, masked_loaded()?);
+    state
+        .prompt
+        .set("The river keeps its [MASK] time. A child of the [MASK] looks at it.");
+    state.writing = false;
+    for event in masked_read()? {
+        update(&mut state, event);
+    }
+    state.settle();
+    Ok(state)
 }
 
 /// The model is there.
@@ -287,6 +400,7 @@ pub fn options() -> Options {
                 answer: Some("Tarsin".to_owned()),
             })
             .collect(),
+        masked: false,
     };
     let mut options = Options {
         samples: vec![
@@ -299,6 +413,14 @@ pub fn options() -> Options {
                 ["The capital of Velmira is", "The river of Tarsen is the"],
             ),
             set("a story", ["Once, by the river Osk,", "A child named Ilo"]),
+            set(
+                "a gap in a sentence",
+                [
+                    "The river keeps its [MASK] time.",
+                    "A child of the [MASK] looks at it.",
+                ],
+            )
+            .with_gaps(),
         ],
         ..Options::default()
     };

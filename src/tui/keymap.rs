@@ -221,6 +221,8 @@ const DEFAULTS: &[(Context, &str, Action)] = {
         (Rooms, "N", A::SearchPrevious),
         (Rooms, "w", A::NextUncertain),
         (Rooms, "W", A::PreviousUncertain),
+        (Rooms, ">", A::NextMask),
+        (Rooms, "<", A::PreviousMask),
         (Rooms, "d", A::Decided),
         (Rooms, "+ =", A::ZoomIn),
         (Rooms, "- _", A::ZoomOut),

@@ -59,6 +59,8 @@ pub struct SampleSet {
     pub name: String,
     /// The prompts.
     pub samples: Vec<Sample>,
+    /// Whether they have gaps for a masked model; the others are for models that go on from a text.
+    pub masked: bool,
 }
 
 impl SampleSet {
@@ -83,7 +85,15 @@ impl SampleSet {
         Ok(Self {
             name: name.to_owned(),
             samples,
+            masked: false,
         })
+    }
+
+    /// The same set, for masked models.
+    #[must_use]
+    pub fn with_gaps(mut self) -> Self {
+        self.masked = true;
+        self
     }
 }
 
@@ -96,7 +106,7 @@ pub struct Options {
     pub load: LoadOptions,
     /// A prompt to run as soon as the model is there.
     pub prompt: Option<String>,
-    /// Sample prompts; the first three sets have a key each.
+    /// Sample prompts; the first three sets of a model's kind have a key each.
     pub samples: Vec<SampleSet>,
     /// A theme's name; the dark one otherwise.
     pub theme: Option<String>,

@@ -196,6 +196,220 @@ fn json_is_one_record_a_token() {
     }
 }
 
+fn fixture(name: &str) -> String {
+    fixtures().join(name).display().to_string()
+}
+
+#[test]
+fn a_masked_model_fills_in_gaps() {
+    let home = tempfile::tempdir().unwrap();
+    let model = fixture("bert");
+    let dir = home.path().join("out");
+    let out = dir.display().to_string();
+    let prompt = "The [MASK] says what one layer [MASK] about the time.";
+    let run = [
+        "run",
+        "--model",
+        &model,
+        prompt,
+        "--attention",
+        "--out",
+        &out,
+    ];
+    let output = entroscope(home.path(), &run);
+    let (shown, said) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{said}");
+    assert!(
+        said.contains("fills in [MASK] and generates nothing"),
+        "{said}"
+    );
+    assert!(
+        shown.starts_with("the [MASK] says what one layer [MASK] about the time.\n\n"),
+        "{shown}"
+    );
+
+    let (header, cells) = rows(&dir.join("cells.csv"));
+    let (_, tokens) = rows(&dir.join("tokens.csv"));
+    let column = |name: &str| header.iter().position(|h| h == name).unwrap();
+    assert_eq!(cells.len(), 4 * tokens.len(), "cells at every position");
+    let gaps: Vec<&Vec<String>> = tokens.iter().filter(|t| t[3] == "[MASK]").collect();
+    assert_eq!(gaps.len(), 2);
+    let blocks: Vec<&str> = shown.split("\n\n").skip(1).collect();
+    assert_eq!(blocks.len(), 2, "{shown}");
+    for (i, (gap, block)) in gaps.iter().zip(&blocks).enumerate() {
+        // What is printed is what the last layer says at that very position.
+        let cell = cells
+            .iter()
+            .find(|c| c[1] == gap[1] && c[2] == "3")
+            .unwrap();
+        let entropy: f64 = cell[column("entropy")].parse().unwrap();
+        let heading = format!(
+            "[MASK] {} of 2, position {}: entropy {entropy:.3} nats, decided at layer {} of 3",
+            i + 1,
+            gap[1],
+            gap[7],
+        );
+        let mut lines = block.lines();
+        assert_eq!(lines.next().unwrap(), heading);
+        assert_eq!(lines.clone().count(), 5, "{block}");
+        let best = lines.next().unwrap();
+        let share: f64 = cell[column("top1_prob")].parse().unwrap();
+        assert!(best.contains(&format!("{:.1} %", 100.0 * share)), "{best}");
+    }
+    let best = column("top1_id");
+    for token in &tokens {
+        assert_eq!(token[5], "prompt");
+        assert_eq!(token[6], "", "no surprisal");
+        // The layer from which on the best candidate at the token's own position stays.
+        let profile: Vec<&str> = cells
+            .iter()
+            .filter(|c| c[1] == token[1])
+            .map(|c| c[best].as_str())
+            .collect();
+        let settled = (0..4).find(|l| profile[*l..].iter().all(|id| *id == profile[3]));
+        assert_eq!(token[7], settled.unwrap().to_string(), "{profile:?}");
+    }
+    for column in ["surprisal", "next_rank"].map(column) {
+        assert!(cells.iter().all(|c| c[column].is_empty()));
+    }
+    let (_, attention) = rows(&dir.join("attention.csv"));
+    assert_eq!(attention.len(), tokens.len() * 3 * 4);
+    assert!(
+        attention
+            .iter()
+            .all(|a| !a[4].is_empty() && !a[6].is_empty())
+    );
+
+    let json = works(home.path(), &["run", "--model", &model, prompt, "--json"]);
+    let records: Vec<serde_json::Value> = json
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
+    assert_eq!(records.len(), tokens.len());
+    for (record, token) in records.iter().zip(&tokens) {
+        assert_eq!(record["mask"], token[3] == "[MASK]");
+        assert_eq!(record["decided_layer"].to_string(), token[7]);
+        assert!(record["surprisal"].is_null());
+        assert_eq!(record["top"].as_array().unwrap().len(), 4);
+    }
+    let table = works(home.path(), &["run", "--model", &model, prompt, "--table"]);
+    assert!(table.contains("mean over 2 [MASK] positions"), "{table}");
+    assert!(table.contains(blocks[1]), "{table}");
+}
+
+#[test]
+fn a_masked_model_says_what_it_cannot_do() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path();
+    let model = fixture("bert");
+    fails(
+        path,
+        &[
+            "run",
+            "--model",
+            &model,
+            "one [MASK]",
+            "--max-new-tokens",
+            "5",
+        ],
+        2,
+        &["--max-new-tokens 5", "fills in [MASK]", "generates nothing"],
+    );
+    let long = "the time ".repeat(100);
+    fails(
+        path,
+        &["run", "--model", &model, &long],
+        2,
+        &["at most 128", "Shorten"],
+    );
+    let plain = entroscope(path, &["run", "--model", &model, "the time", "-n", "0"]);
+    let said = text(&plain.stderr);
+    assert!(plain.status.success(), "{said}");
+    assert_eq!(text(&plain.stdout), "the time\n");
+    assert!(
+        said.contains("write [MASK] where a word is missing"),
+        "{said}"
+    );
+    assert!(
+        !said.contains("generates nothing"),
+        "0 was asked for: {said}"
+    );
+    assert!(said.contains("4 tokens read"), "{said}");
+    let card = works(path, &["models", &model]);
+    assert!(card.contains("no (fills in [MASK])"), "{card}");
+}
+
+#[test]
+fn models_without_attention_everywhere_run_and_are_described() {
+    let home = tempfile::tempdir().unwrap();
+    let run = |name: &str| {
+        let dir = home.path().join(name);
+        let output = entroscope(
+            home.path(),
+            &[
+                "run",
+                "--model",
+                &fixture(name),
+                "One layer says",
+                "-n",
+                "3",
+                "--ignore-eos",
+                "--attention",
+                "--out",
+                &dir.display().to_string(),
+            ],
+        );
+        let said = text(&output.stderr);
+        assert!(output.status.success(), "{name}: {said}");
+        (dir, said)
+    };
+    for name in ["mamba", "mamba2"] {
+        let (dir, said) = run(name);
+        assert!(said.contains("has no attention"), "{said}");
+        assert!(!dir.join("attention.csv").exists());
+        let card = works(home.path(), &["models", &fixture(name)]);
+        for says in [
+            "3 layers: state space",
+            "no limit but memory",
+            "attention: no layer has any",
+        ] {
+            assert!(card.contains(says), "{says}: {card}");
+        }
+        let json = works(home.path(), &["models", &fixture(name), "--json"]);
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert!(json["context"].is_null(), "{json}");
+        assert_eq!(json["layers"][2], "state space");
+    }
+    for (name, empty, kinds) in [
+        (
+            "zamba2",
+            &[1, 4][..],
+            "5 layers: 3 state space + attention, 2 state space (1, 4)",
+        ),
+        ("lfm2", &[1, 3], "3 layers: 2 convolution, 1 attention (2)"),
+        (
+            "mllama",
+            &[3],
+            "3 layers: 2 attention, 1 cross-attention (skipped in text) (3)",
+        ),
+    ] {
+        let (dir, _) = run(name);
+        let (_, layers) = rows(&dir.join("attention_layers.csv"));
+        for row in &layers {
+            let layer: usize = row[2].parse().unwrap();
+            assert_eq!(row[3].is_empty(), empty.contains(&layer), "{name} {row:?}");
+        }
+        let card = works(home.path(), &["models", &fixture(name)]);
+        assert!(card.contains(kinds), "{name}: {card}");
+        assert!(
+            card.contains("attention of the layers without it"),
+            "{card}"
+        );
+    }
+    let card = works(home.path(), &["models", &fixture("mllama_vl")]);
+    assert!(card.contains("image tower: "), "{card}");
+}
+
 #[test]
 fn the_model_is_described() {
     let home = tempfile::tempdir().unwrap();

@@ -159,6 +159,25 @@ fn a_prompt_is_typed_streamed_and_quit() {
 }
 
 #[test]
+fn a_masked_model_fills_gaps_on_the_screen() {
+    let model = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/bert");
+    let mut screen = Screen::open(36, 120, &["--model", &model.display().to_string()]);
+    screen.wait("the model", |s| s.contains("fills [MASK]"));
+    screen.type_in("The [MASK] says what one layer [MASK]\r");
+    screen.wait("the predictions", |s| {
+        s.contains("predictions at [MASK] 2 · layer 3") && s.contains("text read")
+    });
+    assert!(!screen.contents().contains("tok/s"));
+    screen.type_in(">");
+    screen.wait("the next gap", |s| s.contains("predictions at [MASK] 7"));
+    screen.type_in("C");
+    screen.wait("the answer", |s| s.contains("draws no tokens"));
+    screen.type_in("q");
+    assert_eq!(screen.ended(), 0);
+    screen.restored();
+}
+
+#[test]
 fn signals_restore_the_terminal() {
     for name in ["TERM", "INT", "HUP"] {
         let mut screen = Screen::open(24, 80, &[]);

@@ -11,6 +11,9 @@ const ATTENTION_ROWS_BYTES: u64 = 256 << 20;
 impl State {
     /// Pause, resume, step, stop, continue and Ctrl-C, as the phase allows.
     pub(super) fn control(&mut self, action: Action) -> Vec<Effect> {
+        if self.draws_nothing(action) {
+            return Vec::new();
+        }
         let request = match (action, &self.phase) {
             (Action::PauseResume, Phase::Reading | Phase::Streaming) => Request::Pause,
             (Action::PauseResume, Phase::Paused) => Request::Resume,
@@ -29,9 +32,32 @@ impl State {
         vec![Effect::Engine(request)]
     }
 
+    /// Say so when an action is about drawing tokens and the model draws none.
+    pub(super) fn draws_nothing(&mut self, action: Action) -> bool {
+        let about_drawing = matches!(
+            action,
+            Action::PauseResume
+                | Action::Step
+                | Action::Continue
+                | Action::Sampling
+                | Action::Follow
+        );
+        if !about_drawing || !self.masked() {
+            return false;
+        }
+        let gap = self.mask_text().to_owned();
+        self.note(
+            Level::Info,
+            format!(
+                "This model fills in {gap} and draws no tokens: the whole text is read at once."
+            ),
+        );
+        true
+    }
+
     pub(super) fn go_on(&mut self, tokens: usize) -> Vec<Effect> {
         if let Some(run) = &mut self.run {
-            run.max_new_tokens = run.drawn() + tokens;
+            run.max_new_tokens = run.drawn().saturating_add(tokens);
             run.ended = None;
         }
         self.phase = Phase::Streaming;
@@ -63,10 +89,21 @@ impl State {
         };
         let settings = &self.settings;
         let chat = settings.chat && model.card.chat_template;
-        // A prompt has about a token a character at most; rows cost 4 bytes a head, layer and pair of positions.
-        let longest = (text.len() + settings.max_new_tokens).min(model.card.context.max(1)) as u64;
-        let heads = (model.card.heads * model.card.blocks) as u64;
-        let rows = longest.saturating_mul(longest).saturating_mul(2 * heads);
+        let card = &model.card;
+        let max_new_tokens = if card.causal {
+            settings.max_new_tokens
+        } else {
+            0
+        };
+        // A prompt has about a token a character at most; rows cost 4 bytes a head, layer and pair of positions, of
+        // which a causal model has half.
+        let longest = text.len().saturating_add(max_new_tokens);
+        let longest = card.limit().map_or(longest, |limit| longest.min(limit)) as u64;
+        let heads = card.heads.saturating_mul(card.blocks) as u64;
+        let pair = if card.causal { 2 } else { 4 };
+        let rows = longest
+            .saturating_mul(longest)
+            .saturating_mul(heads.saturating_mul(pair));
         let (attention, attention_rows) = match settings.attention {
             AttentionChoice::Auto => (true, rows <= ATTENTION_ROWS_BYTES),
             AttentionChoice::Off => (false, false),
@@ -79,7 +116,7 @@ impl State {
             } else {
                 Prompt::Text(text)
             },
-            max_new_tokens: settings.max_new_tokens,
+            max_new_tokens,
             ignore_eos: settings.ignore_eos,
             attention,
             attention_rows,

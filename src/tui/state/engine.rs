@@ -3,9 +3,11 @@
 use super::{Level, Model, Phase, Run, State};
 use crate::error::Error;
 use crate::lens::sparsity;
+use crate::model::TokenStream;
 use crate::session::{Event, Speed};
-use crate::trace::{Grid, Metric};
+use crate::trace::{Aim, Grid, Metric};
 use crate::tui::effect::Effect;
+use std::sync::Arc;
 
 impl State {
     /// Take one event. Cheap: nothing is computed here that drawing may not need.
@@ -26,6 +28,7 @@ impl State {
                 self.null_line = Some(sparsity::null_line(card.d_model, &self.job.lens));
                 self.model = Some(Model { card, tokenizer });
                 self.run = None;
+                self.offer_samples();
                 self.phase = Phase::Ready;
                 if std::mem::take(&mut self.run_when_loaded) {
                     return self.submit();
@@ -38,11 +41,17 @@ impl State {
             } => {
                 self.before_submit = None;
                 let blocks = self.model.as_ref().map_or(0, |m| m.card.blocks);
+                let masked = self.masked();
+                // Word pieces have no spaces of their own; the vocabularies of models that go on from a text do.
+                let speller = self.model.as_ref().filter(|_| masked);
+                let speller = speller.map(|m| TokenStream::new(Arc::clone(&m.tokenizer), false));
                 self.keep_metric(&schema);
                 self.runs += 1;
                 self.run = Some(Run {
                     number: self.runs,
-                    grid: Grid::new(blocks, schema.len(), schema.top()),
+                    grid: Grid::new(blocks, schema.len(), schema.top()).aimed(Aim::of(!masked)),
+                    spelled: Vec::new(),
+                    speller,
                     schema,
                     prompt_tokens,
                     max_new_tokens,
@@ -54,16 +63,26 @@ impl State {
                     ended: None,
                 });
                 self.phase = Phase::Reading;
-                self.cursor.follow = true;
+                // A masked model reads everything at once: there is nothing to follow, but a gap to stand on.
+                self.cursor.follow = !masked;
                 self.cursor.position = 0;
-                self.cursor.layer = self.cursor.layer.min(blocks);
+                self.cursor.layer = match masked {
+                    true => blocks,
+                    false => self.cursor.layer.min(blocks),
+                };
                 self.map.left = 0;
                 self.stream_top = 0;
                 self.stream_loose = false;
             }
             Event::Token(token) => {
+                let model = self.model.as_ref();
+                let gap = model.is_some_and(|m| m.card.is_mask(token.id));
+                let first_gap = gap && self.masks().is_empty();
                 if let Some(run) = &mut self.run {
-                    run.grid.push_token(token);
+                    if first_gap {
+                        self.cursor.position = run.grid.len();
+                    }
+                    run.push(token);
                     if self.phase == Phase::Reading && run.drawn() > 0 {
                         self.phase = Phase::Streaming;
                     }

@@ -38,14 +38,12 @@ impl State {
     }
 
     pub(super) fn copy_text(&mut self) -> Vec<Effect> {
-        let Some(grid) = self.grid().filter(|g| !g.is_empty()) else {
+        let Some(run) = self.run.as_ref().filter(|r| !r.grid.is_empty()) else {
             self.note(Level::Warn, "There is no text yet: run a prompt.");
             return Vec::new();
         };
-        let bytes: Vec<u8> = grid
-            .tokens()
-            .iter()
-            .flat_map(|t| t.bytes.iter().copied())
+        let bytes: Vec<u8> = (0..run.grid.len())
+            .flat_map(|position| run.text_of(position).iter().copied())
             .collect();
         // What another program pastes must not carry control sequences either.
         let text: String = String::from_utf8_lossy(&bytes)

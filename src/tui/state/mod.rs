@@ -27,9 +27,9 @@ pub use settle::{Derived, RangeMode, Ranges, Scale};
 pub use update::{Message, update};
 
 use crate::lens::LensSettings;
-use crate::model::{ModelCard, Sampling, Tokenizer};
+use crate::model::{ModelCard, Sampling, TokenStream, Tokenizer};
 use crate::session::{Finish, Job, Speed};
-use crate::trace::{Grid, Group, Metric, Record, Schema, Unit};
+use crate::trace::{Grid, Group, Metric, Record, Schema, Token, Unit};
 use crate::tui::Options;
 use crate::tui::SampleSet;
 use crate::tui::colour::Depth;
@@ -110,6 +110,10 @@ pub struct Run {
     pub schema: Arc<Schema>,
     /// Tokens and cells.
     pub grid: Grid,
+    /// Tokens as they stand in running text, where the vocabulary spells no spaces; empty where it does.
+    pub(super) spelled: Vec<Vec<u8>>,
+    /// Puts the spaces in.
+    pub(super) speller: Option<TokenStream>,
     /// Tokens in the prompt.
     pub prompt_tokens: usize,
     /// Most tokens to be drawn.
@@ -129,6 +133,26 @@ pub struct Run {
 }
 
 impl Run {
+    /// The bytes of the token at `position` as they stand in running text.
+    #[must_use]
+    pub fn text_of(&self, position: usize) -> &[u8] {
+        let own = self.grid.tokens().get(position).map(|t| &t.bytes[..]);
+        let spelled = self.spelled.get(position).map(|t| &t[..]);
+        spelled.or(own).unwrap_or_default()
+    }
+
+    /// Take in a token.
+    pub(super) fn push(&mut self, token: Token) {
+        if let Some(speller) = &mut self.speller {
+            let piece = speller.push(token.id).into_bytes();
+            // Only a space may be added: what the token itself says stays.
+            let fits = piece.ends_with(&token.bytes) && piece.len() <= token.bytes.len() + 1;
+            self.spelled
+                .push(if fits { piece } else { token.bytes.clone() });
+        }
+        self.grid.push_token(token);
+    }
+
     /// How the next token is drawn.
     #[must_use]
     pub fn sampling_now(&self) -> &Sampling {
@@ -269,7 +293,9 @@ pub struct State {
     pub job: Job,
     /// Run the prompt once the model is there.
     pub run_when_loaded: bool,
-    /// Sample prompts.
+    /// All sample prompts.
+    pub(super) sample_sets: Vec<SampleSet>,
+    /// Sample prompts for the model at hand.
     pub samples: Vec<SampleSet>,
     /// Which sample of each set is next.
     pub next_sample: Vec<usize>,
@@ -352,8 +378,9 @@ impl State {
             settings: Settings::of(&options.job),
             job: options.job.clone(),
             run_when_loaded: options.prompt.is_some(),
-            next_sample: vec![0; options.samples.len()],
-            samples: options.samples.clone(),
+            next_sample: Vec::new(),
+            samples: Vec::new(),
+            sample_sets: options.samples.clone(),
             themes,
             theme_index,
             theme,
@@ -364,11 +391,54 @@ impl State {
             before_submit: None,
             derived: Derived::default(),
         };
+        state.offer_samples();
         if let Some(problem) = problems.first() {
             state.note(Level::Warn, problem.to_string());
         }
         state.settle();
         Ok(state)
+    }
+
+    /// Whether the model fills gaps instead of going on from a text.
+    #[must_use]
+    pub fn masked(&self) -> bool {
+        self.model.as_ref().is_some_and(|model| !model.card.causal)
+    }
+
+    /// How a gap is written in a prompt.
+    #[must_use]
+    pub fn mask_text(&self) -> &str {
+        self.model
+            .as_ref()
+            .map_or("", |model| model.card.mask_text())
+    }
+
+    /// Whether the token at a position is a gap to fill.
+    #[must_use]
+    pub fn is_mask(&self, position: usize) -> bool {
+        let token = self.grid().and_then(|grid| grid.tokens().get(position));
+        match (token, &self.model) {
+            (Some(token), Some(model)) => model.card.is_mask(token.id),
+            _ => false,
+        }
+    }
+
+    /// Positions of the gaps, in order.
+    #[must_use]
+    pub fn masks(&self) -> Vec<usize> {
+        let mask = self.model.as_ref().and_then(|m| m.card.mask.as_ref());
+        match (self.grid(), mask) {
+            (Some(grid), Some(mask)) => grid.positions_of(mask.id).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Offer the samples that fit the model at hand.
+    pub(super) fn offer_samples(&mut self) {
+        let masked = self.masked();
+        let fitting = self.sample_sets.iter().filter(|set| set.masked == masked);
+        self.samples = fitting.cloned().collect();
+        self.next_sample = vec![0; self.samples.len()];
     }
 
     /// The columns of the run on the screen, or of the next one.

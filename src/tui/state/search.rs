@@ -7,14 +7,15 @@ impl State {
     /// span tokens.
     #[must_use]
     pub fn matches(&self) -> Vec<std::ops::RangeInclusive<usize>> {
-        let Some(grid) = self.grid().filter(|_| !self.search.is_empty()) else {
+        let Some(run) = self.run.as_ref().filter(|_| !self.search.is_empty()) else {
             return Vec::new();
         };
         // Folding byte by byte keeps byte offsets, which say where tokens begin; beyond ASCII case counts.
         let mut text = Vec::new();
-        let mut ends = Vec::with_capacity(grid.len());
-        for token in grid.tokens() {
-            text.extend(token.bytes.iter().map(u8::to_ascii_lowercase));
+        let mut ends = Vec::with_capacity(run.grid.len());
+        for position in 0..run.grid.len() {
+            let token = run.text_of(position);
+            text.extend(token.iter().map(u8::to_ascii_lowercase));
             ends.push(text.len());
         }
         let needle = self.search.to_ascii_lowercase().into_bytes();

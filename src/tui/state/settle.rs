@@ -195,7 +195,7 @@ impl State {
         let expected = self
             .run
             .as_ref()
-            .map_or(0, |r| r.prompt_tokens + r.max_new_tokens)
+            .map_or(0, |r| r.prompt_tokens.saturating_add(r.max_new_tokens))
             .max(tokens)
             .max(1);
         let width = match self.map.zoom {
@@ -300,8 +300,8 @@ impl State {
                 *flow = Flow::default();
             }
             if let Some(run) = &self.run {
-                let open = run.grid.tokens().iter().skip(flow.open_from());
-                flow.extend(open.map(|t| &t.bytes[..]), width);
+                let open = flow.open_from()..run.grid.len();
+                flow.extend(open.map(|position| run.text_of(position)), width);
             }
             self.derived.flow_basis = basis;
         }

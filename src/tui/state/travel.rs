@@ -77,6 +77,7 @@ impl State {
             Action::Last => self.go_to(usize::MAX),
             Action::TopLayer => self.cursor.layer = self.states() - 1,
             Action::Decided => self.go_decided(),
+            Action::Follow if self.draws_nothing(action) => {}
             Action::Follow => {
                 self.cursor.follow = !self.cursor.follow;
                 self.stream_loose = false;
@@ -85,8 +86,35 @@ impl State {
             Action::SearchPrevious => self.go_match(false),
             Action::NextUncertain => self.go_uncertain(true),
             Action::PreviousUncertain => self.go_uncertain(false),
+            Action::NextMask => self.go_mask(true),
+            Action::PreviousMask => self.go_mask(false),
             _ => {}
         }
+    }
+
+    /// Walk over the gaps, around the end, to what the last layer would put there.
+    fn go_mask(&mut self, on: bool) {
+        if !self.masked() {
+            return self.note(
+                Level::Warn,
+                "This model goes on from a text and fills no gaps.",
+            );
+        }
+        let (masks, here) = (self.masks(), self.cursor.position);
+        let next = if on {
+            masks.iter().position(|p| *p > here).or(Some(0))
+        } else {
+            masks.iter().rposition(|p| *p < here)
+        };
+        let Some(last) = masks.len().checked_sub(1) else {
+            let text = format!("The text has no {}.", self.mask_text());
+            return self.note(Level::Warn, text);
+        };
+        let next = next.unwrap_or(last);
+        self.go_to(masks[next]);
+        self.cursor.layer = self.states() - 1;
+        let text = format!("{} {} of {}", self.mask_text(), next + 1, masks.len());
+        self.note(Level::Info, text);
     }
 
     fn go_decided(&mut self) {

@@ -184,6 +184,7 @@ impl State {
             Action::SampleSecond => return self.run_next_sample(1),
             Action::SampleThird => return self.run_next_sample(2),
             Action::Samples => self.open_samples(),
+            Action::Sampling if self.draws_nothing(action) => {}
             Action::Sampling => self.overlay = Some(Overlay::Sampling(Panel::default())),
             Action::EditPrompt => self.writing = true,
             Action::LeavePrompt => self.writing = false,

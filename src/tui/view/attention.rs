@@ -21,9 +21,16 @@ pub fn paint(buf: &mut Buffer, area: Rect, state: &State) {
     };
     let cells = run.grid.cells(state.cursor.position);
     let attention = cells.and_then(|c| c.attention.as_ref());
+    let model = state.model.as_ref();
     let Some(block) = state.cursor.layer.checked_sub(1) else {
-        return say(buf, area, state, "n/a: layer 0 is the embedding");
+        let none = model.filter(|m| !m.card.attends());
+        let why = none.and_then(|m| m.card.no_attention(0));
+        let why = why.unwrap_or_else(|| "layer 0 is the embedding".to_owned());
+        return say(buf, area, state, &format!("n/a: {why}"));
     };
+    if let Some(why) = model.and_then(|m| m.card.no_attention(block)) {
+        return say(buf, area, state, &format!("n/a: {why}"));
+    }
     let Some(attention) = attention else {
         let text = if cells.is_some() {
             "n/a: not kept in this run"
@@ -33,7 +40,7 @@ pub fn paint(buf: &mut Buffer, area: Rect, state: &State) {
         return say(buf, area, state, text);
     };
     if attention.mean.get(block).is_none_or(|m| m.is_nan()) {
-        return say(buf, area, state, "n/a: this block has no attention");
+        return say(buf, area, state, "n/a: these rows hold no numbers");
     }
     heads(buf, area, state, attention, block);
     let of = |values: &[f32]| values.get(block).copied();
@@ -132,7 +139,8 @@ fn heads(buf: &mut Buffer, area: Rect, state: &State, attention: &Attention, blo
     }
 }
 
-/// The probabilities over the keys, from the first token at the left to this one at the right.
+/// The probabilities over the keys, from the first token at the left to this one (or the last one that it sees) at the
+/// right.
 fn attended(buf: &mut Buffer, area: Rect, state: &State, row: &[f32]) {
     let bins = bins(row, usize::from(area.width));
     let high = bins.iter().copied().fold(f32::MIN_POSITIVE, f32::max);

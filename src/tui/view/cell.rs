@@ -3,14 +3,14 @@
 //! ```text
 //! would say  ·Tarsin      91.2 % ████████████
 //!            ,             4.1 % ▌
-//! then came  ·Tarsin      91.2 % rank 1
+//! then came  ·Tarsin      91.2 % rank 1      (a masked model: what stands here)
 //!   Decided at layer     7 of 12
 //! ■ Entropy           0.41 nats
 //!   Hoyer            0.310 chance 0.217
 //! ```
 
 use super::{empty, put};
-use crate::trace::{Group, Metric};
+use crate::trace::{Aim, Group, Metric};
 use crate::tui::show;
 use crate::tui::state::{Run, State};
 use crate::tui::widgets::{Datum, bar};
@@ -66,11 +66,8 @@ fn candidates(buf: &mut Buffer, area: Rect, state: &State, run: &Run, most: u16)
         return 1;
     }
     let word_width = (usize::from(area.width) / 3).clamp(10, show::LABEL);
-    let actual = run
-        .grid
-        .tokens()
-        .get(state.cursor.position + 1)
-        .map(|t| t.id);
+    let spoken_of = run.grid.aim().target(state.cursor.position);
+    let actual = run.grid.tokens().get(spoken_of).map(|t| t.id);
     for (y, candidate) in top.iter().take(usize::from(most)).enumerate() {
         let y = y as u16;
         let came = actual == Some(candidate.id);
@@ -102,9 +99,13 @@ fn candidates(buf: &mut Buffer, area: Rect, state: &State, run: &Run, most: u16)
     top.len().min(usize::from(most)) as u16
 }
 
-/// The token that came next, by this layer's own distribution.
+/// The token that the cell speaks of, by this layer's own distribution: the one that came next, or for a masked model the
+/// one that stands here.
 fn then_came(buf: &mut Buffer, area: Rect, y: u16, state: &State, run: &Run) -> u16 {
     let position = state.cursor.position;
+    if run.grid.aim() == Aim::Itself {
+        return stands_here(buf, area, y, state, run);
+    }
     put(buf, area, 1, y, "then came", state.theme.muted);
     let Some(next) = run.grid.tokens().get(position + 1) else {
         let text = if state.phase.is_running() {
@@ -134,6 +135,36 @@ fn then_came(buf: &mut Buffer, area: Rect, y: u16, state: &State, run: &Run) -> 
         &format!("rank {rank}"),
         state.theme.muted,
     );
+    y + 1
+}
+
+/// The token at the cursor; its probability and rank are known where it is among the candidates.
+fn stands_here(buf: &mut Buffer, area: Rect, y: u16, state: &State, run: &Run) -> u16 {
+    let position = state.cursor.position;
+    put(buf, area, 1, y, "here is", state.theme.muted);
+    let Some(token) = run.grid.tokens().get(position) else {
+        return y + 1;
+    };
+    let word_width = (usize::from(area.width) / 3).clamp(10, show::LABEL);
+    let word = show::pad(&show::label(&token.bytes), word_width);
+    let x = put(buf, area, 12, y, &word, state.theme.good);
+    if state.is_mask(position) {
+        put(buf, area, x + 1, y, "a gap to fill", state.theme.muted);
+        return y + 1;
+    }
+    let top = run.grid.top(state.cursor.layer, position);
+    match top.iter().position(|c| c.id == token.id) {
+        Some(rank) => {
+            let share = show::percent(top[rank].prob);
+            let x = put(buf, area, x + 1, y, &share, state.theme.base);
+            let rank = format!("rank {}", rank + 1);
+            put(buf, area, x + 1, y, &rank, state.theme.muted);
+        }
+        None => {
+            let text = format!("not in the top {}", top.len());
+            put(buf, area, x + 1, y, &text, state.theme.muted);
+        }
+    }
     y + 1
 }
 

@@ -43,9 +43,15 @@ pub fn map(buf: &mut Buffer, area: Rect, state: &State) {
             put(buf, area, 6 + 2 * column, 1 + row, &text, style);
         }
     }
-    let text = "Each column is a token, each row a layer: the embedding at the bottom, the answer on top. The colour is \
-                how unsure that layer would be of the next token if it had to speak now.";
-    let lines = wrap(text, usize::from(area.width.saturating_sub(31)).min(60));
+    let what = match state.masked() {
+        true => "what stands at that place",
+        false => "the next token",
+    };
+    let text = format!(
+        "Each column is a token, each row a layer: the embedding at the bottom, the answer on top. The colour is how \
+         unsure that layer would be of {what} if it had to speak now."
+    );
+    let lines = wrap(&text, usize::from(area.width.saturating_sub(31)).min(60));
     for (line, y) in lines.iter().zip(1..=rows) {
         put(buf, area, 29, y, line, theme.base);
     }
@@ -86,23 +92,30 @@ pub fn map(buf: &mut Buffer, area: Rect, state: &State) {
 
 /// The stream's room.
 pub fn stream(buf: &mut Buffer, area: Rect, state: &State) {
-    say(
-        buf,
-        area,
-        state,
-        "The text appears here, each new token shaded by how unsure the model was when it wrote it.",
-    );
+    let text = match state.masked() {
+        true => format!(
+            "The text appears here, each token shaded by how unsure the model is of that place. {} is a gap to fill.",
+            state.mask_text()
+        ),
+        false => {
+            "The text appears here, each new token shaded by how unsure the model was when it wrote it."
+                .to_owned()
+        }
+    };
+    say(buf, area, state, &text);
 }
 
 /// The cell's room.
 pub fn cell(buf: &mut Buffer, area: Rect, state: &State) {
-    say(
-        buf,
-        area,
-        state,
-        "What the layer under the cursor would say next, with probabilities, and what really came. Below: entropy, \
-         margin, distance to the final layer, and how the state spreads over its dimensions.",
+    let (says, came) = match state.masked() {
+        true => ("say at this place", "stands there"),
+        false => ("say next", "really came"),
+    };
+    let text = format!(
+        "What the layer under the cursor would {says}, with probabilities, and what {came}. Below: entropy, margin, \
+         distance to the final layer, and how the state spreads over its dimensions."
     );
+    say(buf, area, state, &text);
 }
 
 /// The profile's room.

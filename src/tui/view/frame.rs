@@ -117,6 +117,11 @@ fn stream_note(state: &State) -> Line<'static> {
     let Some(run) = &state.run else {
         return Line::default();
     };
+    if state.masked() {
+        let gaps = state.masks().len();
+        let text = format!(" {} tokens · {gaps} {} ", run.grid.len(), state.mask_text());
+        return Line::styled(text, state.theme.muted);
+    }
     let shown = run.prompt_tokens.min(run.grid.len());
     let text = format!(" {shown} prompt + {} drawn tokens ", run.drawn());
     Line::styled(text, state.theme.muted)
@@ -154,7 +159,7 @@ pub fn map_words(state: &State) -> (String, String) {
 
 /// How to follow again, once the cursor has left the newest token.
 fn map_note(state: &State) -> Line<'static> {
-    if state.run.is_none() {
+    if state.run.is_none() || state.masked() {
         return Line::default();
     }
     let key = state.keymap.hint(Action::Follow, Context::Rooms);
@@ -183,6 +188,14 @@ pub fn cell_words(state: &State) -> String {
     else {
         return String::new();
     };
+    if state.is_mask(state.cursor.position) {
+        return format!(
+            "· predictions at {} {} · layer {}",
+            state.mask_text(),
+            state.cursor.position,
+            state.cursor.layer
+        );
+    }
     format!(
         "· layer {} · token {} {}",
         state.cursor.layer,

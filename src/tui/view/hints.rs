@@ -91,6 +91,7 @@ fn useful(state: &State) -> Vec<Action> {
         (Context::List, _) => vec![A::Accept, A::ListUp, A::ListDown, A::Back],
         (Context::Panel, _) => vec![A::ListUp, A::ListDown, A::Less, A::More, A::Back],
         (Context::Page, _) => vec![A::ListUp, A::ListDown, A::ListPageDown, A::Back],
+        (_, Phase::Reading) if state.masked() => vec![A::Stop, A::Palette, A::Help],
         (_, Phase::Reading | Phase::Streaming | Phase::Paused) => vec![
             A::PauseResume,
             A::Step,
@@ -110,6 +111,20 @@ fn useful(state: &State) -> Vec<Action> {
             A::SampleThird,
             A::Samples,
             A::Sampling,
+            A::Themes,
+            A::Palette,
+            A::Help,
+            A::Quit,
+        ],
+        _ if state.masked() => vec![
+            A::EditPrompt,
+            A::Run,
+            A::NextMask,
+            A::Metrics,
+            A::ZoomIn,
+            A::NextUncertain,
+            A::Search,
+            A::Export,
             A::Themes,
             A::Palette,
             A::Help,
@@ -136,7 +151,17 @@ fn useful(state: &State) -> Vec<Action> {
 fn keys(buf: &mut Buffer, area: Rect, state: &State) {
     let mut x = 0;
     let help = usize::from(area.width);
-    for action in useful(state) {
+    let samples = [
+        Action::SampleFirst,
+        Action::SampleSecond,
+        Action::SampleThird,
+    ];
+    let nothing = |action: Action| {
+        let set = samples.iter().position(|sample| *sample == action);
+        set.is_some_and(|set| set >= state.samples.len())
+            || (action == Action::Sampling && state.masked())
+    };
+    for action in useful(state).into_iter().filter(|a| !nothing(*a)) {
         let Some(key) = state.keymap.hint(action, state.context()) else {
             continue;
         };

@@ -57,14 +57,24 @@ fn hint(state: &State) -> Option<String> {
             key(Action::EditPrompt)?
         ));
     }
-    if state.samples.is_empty() {
-        return Some(format!("Write a prompt; {} runs it", key(Action::Run)?));
-    }
-    Some(format!(
-        "Write a prompt; {} runs it. {} {} {} run samples",
-        key(Action::Run)?,
-        key(Action::SampleFirst)?,
-        key(Action::SampleSecond)?,
-        key(Action::SampleThird)?,
-    ))
+    let what = match state.masked() {
+        true => format!("Write a text with {}", state.mask_text()),
+        false => "Write a prompt".to_owned(),
+    };
+    let hint = format!("{what}; {} runs it", key(Action::Run)?);
+    let samples = [
+        Action::SampleFirst,
+        Action::SampleSecond,
+        Action::SampleThird,
+    ];
+    let keys: Vec<String> = samples
+        .into_iter()
+        .take(state.samples.len())
+        .filter_map(key)
+        .collect();
+    Some(match keys.len() {
+        0 => hint,
+        1 => format!("{hint}. {} runs a sample", keys[0]),
+        _ => format!("{hint}. {} run samples", keys.join(" ")),
+    })
 }

@@ -1,4 +1,5 @@
-//! The text: the prompt plain, every drawn token shaded by the metric of the cell that predicted it.
+//! The text: the prompt plain, every drawn token shaded by the metric of the cell that predicted it. A masked model draws
+//! none: all of its text is shaded, each token by its own cell, and the gaps stand out.
 //!
 //! ```text
 //!  The capital of Velmora is Tarsin. It lies on the river Osk, where the
@@ -7,7 +8,7 @@
 //! ```
 
 use super::{empty, put};
-use crate::trace::Kind;
+use crate::trace::{Aim, Kind};
 use crate::tui::colour::Depth;
 use crate::tui::state::State;
 use ratatui::buffer::Buffer;
@@ -46,19 +47,25 @@ pub fn paint(buf: &mut Buffer, area: Rect, state: &State) {
 /// How a token looks by what it is and how unsure the model was of it.
 fn token_style(state: &State, grid: &crate::trace::Grid, token: usize) -> Style {
     let theme = &state.theme;
-    if grid
+    let given = grid
         .tokens()
         .get(token)
-        .is_none_or(|t| t.kind == Kind::Prompt)
-    {
+        .is_none_or(|t| t.kind == Kind::Prompt);
+    if given && grid.aim() == Aim::Next {
         return theme.prompt;
     }
+    let gap = match theme.depth {
+        _ if !state.is_mask(token) => Modifier::empty(),
+        Depth::Mono => Modifier::BOLD,
+        // The shade as ink on black or white: as readable, and unlike all the rest.
+        _ => Modifier::BOLD | Modifier::REVERSED,
+    };
     let Some(value) = grid.predicted_by(token, state.metric) else {
-        return theme.base;
+        return theme.base.add_modifier(gap);
     };
     let layer = grid.states().saturating_sub(1);
     let step = state.derived.ranges.step(layer, value);
-    match theme.depth {
+    let style = match theme.depth {
         // Without colour: plain, underlined, underlined and bold.
         Depth::Mono if step >= 12 => theme
             .base
@@ -69,7 +76,8 @@ fn token_style(state: &State, grid: &crate::trace::Grid, token: usize) -> Style 
             let shade = theme.ramp.shade(step);
             Style::new().bg(shade.bg).fg(shade.ink)
         }
-    }
+    };
+    style.add_modifier(gap)
 }
 
 /// Small arrows at the right edge where there is more text.

@@ -441,6 +441,90 @@ fn the_stream_shades_drawn_tokens_by_the_cell_that_predicted_them() {
 }
 
 #[test]
+fn a_masked_model_shows_its_gaps_and_what_belongs_there() {
+    for (width, height) in [(80, 24), (120, 36)] {
+        let state = fixture::masked(width, height, Depth::True).unwrap();
+        snapshot(&format!("masked_{width}x{height}"), text(&draw(&state)));
+    }
+    let mut state = fixture::masked(120, 36, Depth::True).unwrap();
+    update(&mut state, fixture::masked_loaded().unwrap());
+    state.prompt.set("");
+    state.writing = true;
+    state.settle();
+    snapshot("masked_empty_120x36", text(&draw(&state)));
+}
+
+#[test]
+fn a_masked_text_is_shaded_by_its_own_cells_and_its_gaps_stand_out() {
+    let mut state = fixture::masked(120, 36, Depth::True).unwrap();
+    update(&mut state, Action::First);
+    let buf = draw(&state);
+    let room = state.derived.plan.inner(state.derived.plan.stream);
+    let at = |token: usize| {
+        let flow = &state.derived.flow;
+        // Past the space before the word, which belongs to it.
+        let x = room.x + 2 + flow.column_of(token) as u16;
+        &buf[(x, room.y + flow.line_of(token) as u16)]
+    };
+    let grid = state.grid().unwrap();
+    for token in 1..fixture::MASKED.len() {
+        let value = grid.value(fixture::BLOCKS, token, state.metric).unwrap();
+        let step = state.derived.ranges.step(fixture::BLOCKS, value);
+        assert_eq!(at(token).bg, state.theme.ramp.shade(step).bg, "{token}");
+        let gap = at(token).modifier.contains(Modifier::REVERSED);
+        assert_eq!(gap, fixture::GAPS.contains(&token), "{token}");
+    }
+    let mono = fixture::masked(120, 36, Depth::Mono).unwrap();
+    let mut mono_first = mono.clone();
+    update(&mut mono_first, Action::First);
+    let buf = draw(&mono_first);
+    let flow = &mono_first.derived.flow;
+    let gap = fixture::GAPS[1];
+    let x = room.x + 2 + flow.column_of(gap) as u16;
+    let cell = &buf[(x, room.y + flow.line_of(gap) as u16)];
+    assert!(cell.modifier.contains(Modifier::BOLD));
+}
+
+#[test]
+fn attention_that_there_is_not_is_explained() {
+    use crate::model::config::LayerKind::{Attention, Convolution, Hybrid, Skipped, StateSpace};
+    let shown = |layers: Vec<crate::model::config::LayerKind>, layer: usize| {
+        let mut state = running(120, 36);
+        let mut card = fixture::card();
+        card.layers = layers;
+        if let Some(model) = &mut state.model {
+            model.card = card.into();
+        }
+        state.cursor.layer = layer;
+        state.settle();
+        text(&draw(&state))
+    };
+    let none = vec![StateSpace; fixture::BLOCKS];
+    for layer in [0, 1, fixture::BLOCKS] {
+        let shown = shown(none.clone(), layer);
+        assert!(
+            shown.contains("n/a: this model has no attention"),
+            "{shown}"
+        );
+    }
+    let mut mixed = vec![Attention; fixture::BLOCKS];
+    mixed[1] = Convolution;
+    mixed[2] = Skipped;
+    mixed[3] = StateSpace;
+    mixed[4] = Hybrid;
+    for (layer, says) in [
+        (0, "n/a: layer 0 is the embedding"),
+        (2, "n/a: layer 2 is a convolution"),
+        (3, "n/a: layer 3 is a skipped cross-attention"),
+        (4, "n/a: layer 4 is a state space"),
+        (5, "disagreement"),
+    ] {
+        let shown = shown(mixed.clone(), layer);
+        assert!(shown.contains(says), "{says}: {shown}");
+    }
+}
+
+#[test]
 fn matches_are_underlined() {
     let mut state = running(120, 36);
     update(&mut state, Action::First);

@@ -75,7 +75,14 @@ fn status(state: &State) -> Line<'static> {
     let mut spans = match &state.phase {
         Phase::Loading { what, done, total } => return loading(state, what, *done, *total),
         Phase::NoModel => return Line::from(word("✗ no model", theme.error)),
-        Phase::Ready => return Line::from(word("○ ready", theme.good)),
+        Phase::Ready => {
+            let mut spans = vec![word("○ ready", theme.good)];
+            if state.masked() {
+                spans.push(fills(state));
+            }
+            return Line::from(spans);
+        }
+        Phase::Reading if state.masked() => vec![word("▶ reading the text", theme.good)],
         Phase::Reading => {
             let read = state.grid().map_or(0, |g| g.read());
             let of = state.run.as_ref().map_or(0, |r| r.prompt_tokens);
@@ -89,7 +96,9 @@ fn status(state: &State) -> Line<'static> {
         Phase::Done(finish) => vec![word(&format!("■ {}", finish.label()), theme.muted)],
         Phase::Failed => vec![word("✗ failed", theme.error)],
     };
-    if let Some(run) = &state.run {
+    if state.masked() {
+        spans.push(fills(state));
+    } else if let Some(run) = &state.run {
         let speed = &run.speed;
         if speed.tokens_per_second > 0.0 {
             let text = format!("  {:>5.0} tok/s", speed.tokens_per_second);
@@ -105,6 +114,12 @@ fn status(state: &State) -> Line<'static> {
         spans.push(Span::styled(count, theme.base));
     }
     Line::from(spans)
+}
+
+/// What a masked model does, in place of a speed.
+fn fills(state: &State) -> Span<'static> {
+    let text = format!("  masked · fills {}", state.mask_text());
+    Span::styled(text, state.theme.muted)
 }
 
 fn loading(state: &State, what: &str, done: u64, total: Option<u64>) -> Line<'static> {
