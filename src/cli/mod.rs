@@ -4,6 +4,7 @@
 //! usage, 130 interrupted.
 
 pub mod args;
+pub mod bench;
 pub mod completions;
 pub mod doctor;
 mod interrupt;
@@ -62,6 +63,8 @@ pub enum Command {
     Models(models::Args),
     /// Check this machine, this terminal and the model.
     Doctor(doctor::Args),
+    /// Time a model on this machine
+    Bench(bench::Args),
     /// Train a small model on stories and a synthetic world, or evaluate one.
     Pretrain(pretrain::Args),
     /// Print completions for a shell.
@@ -77,6 +80,7 @@ impl Command {
             Self::Run(_) => "run",
             Self::Models(_) => "models",
             Self::Doctor(_) => "doctor",
+            Self::Bench(_) => "bench",
             Self::Pretrain(_) => "pretrain",
             Self::Completions(_) => "completions",
         }
@@ -213,6 +217,7 @@ fn dispatch(cli: Cli) -> Result<u8> {
         Command::Run(args) => run::run(&args, &context),
         Command::Models(args) => models::run(&args, &context),
         Command::Doctor(args) => return doctor::run(&args, &context, broken),
+        Command::Bench(args) => bench::run(&args, &context),
         Command::Pretrain(args) => pretrain::run(&args, &context),
         Command::Completions(args) => completions::run(&args),
     }

@@ -20,6 +20,7 @@ pub mod linear;
 mod loaded;
 pub mod memory;
 pub mod ops;
+pub mod peak;
 mod raw;
 pub mod safetensors;
 pub mod sampling;

@@ -1,5 +1,6 @@
 //! The engine thread that owns a model; requests in, events out.
 
+pub mod bench;
 mod engine;
 mod generation;
 mod protocol;
