@@ -337,8 +337,15 @@ fn unavailable(card: &ModelCard) -> Vec<String> {
     }
     if !card.attends() {
         all.push("attention: no layer has any".to_owned());
-    } else if card.layers.iter().any(|kind| !kind.attends()) {
-        all.push("attention of the layers without it: there is none to read".to_owned());
+    } else {
+        for kind in [LayerKind::StateSpace, LayerKind::Convolution] {
+            if card.layers.contains(&kind) {
+                all.push(format!(
+                    "attention of {} layers: they have none",
+                    kind.name()
+                ));
+            }
+        }
     }
     if card.layers.contains(&LayerKind::Skipped) {
         all.push(

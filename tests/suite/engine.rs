@@ -25,7 +25,12 @@ struct Driver {
 
 impl Driver {
     async fn start() -> Self {
-        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama");
+        Self::open("llama").await
+    }
+
+    async fn open(fixture: &str) -> Self {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+        let model = fixtures.join(fixture);
         let (engine, events) =
             Engine::start(model.display().to_string(), LoadOptions::default()).unwrap();
         let mut driver = Self {
@@ -153,6 +158,35 @@ async fn a_full_context_ends_the_run_again_and_again() {
     driver.ask(Request::Continue(3));
     assert_eq!(driver.finished().await, Finish::ContextFull);
     assert_eq!(driver.seen.tokens.len(), tokens);
+}
+
+#[tokio::test]
+async fn a_masked_model_reads_and_never_draws() {
+    let mut driver = Driver::open("bert").await;
+    driver.ask(Request::Generate(Box::new(job(7))));
+    assert_eq!(driver.finished().await, Finish::Read);
+    let first = driver.result();
+    assert_eq!((first.0.len(), first.1.len()), (100, 100));
+    for request in [Request::Continue(3), Request::Step, Request::Continue(1)] {
+        let goes_on = matches!(request, Request::Continue(_));
+        driver.ask(request);
+        if goes_on {
+            assert_eq!(driver.finished().await, Finish::Read);
+        }
+        assert_eq!(driver.result(), first);
+    }
+}
+
+#[tokio::test]
+async fn a_model_without_a_limit_reads_on() {
+    let mut driver = Driver::open("mamba").await;
+    let mut job = job(2);
+    job.prompt = Prompt::Ids((1..=100).cycle().take(700).collect());
+    job.attention = true;
+    driver.ask(Request::Generate(Box::new(job)));
+    assert_eq!(driver.finished().await, Finish::Length);
+    assert_eq!(driver.seen.tokens.len(), 702);
+    assert!(driver.seen.cells.values().all(|c| c.attention.is_none()));
 }
 
 #[tokio::test]

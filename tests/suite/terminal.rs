@@ -169,7 +169,7 @@ fn a_masked_model_fills_gaps_on_the_screen() {
     });
     assert!(!screen.contents().contains("tok/s"));
     screen.type_in(">");
-    screen.wait("the next gap", |s| s.contains("predictions at [MASK] 7"));
+    screen.wait("the next gap", |s| s.contains("predictions at [MASK] 9"));
     screen.type_in("C");
     screen.wait("the answer", |s| s.contains("draws no tokens"));
     screen.type_in("q");

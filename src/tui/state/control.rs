@@ -48,9 +48,7 @@ impl State {
         let gap = self.mask_text().to_owned();
         self.note(
             Level::Info,
-            format!(
-                "This model fills in {gap} and draws no tokens: the whole text is read at once."
-            ),
+            format!("This model fills in {gap} and draws no tokens."),
         );
         true
     }

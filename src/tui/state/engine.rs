@@ -155,6 +155,7 @@ impl State {
             .metrics()
             .get(self.metric.0)
             .map(|m| m.name.clone());
+        let name = name.filter(|_| self.applies(self.metric));
         self.metric = name
             .and_then(|name| new.find(&name))
             .or_else(|| new.find(super::FAVOURITES[0]))

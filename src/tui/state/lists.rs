@@ -81,11 +81,12 @@ pub fn palette(state: &State, context: Context) -> Vec<Item> {
         .collect()
 }
 
-/// Every column of the grid, with the digit of the favourites.
+/// Every column of the grid that the model can fill, with the digit of the favourites.
 #[must_use]
 pub fn metrics(state: &State) -> Vec<Item> {
     let specs = state.columns().metrics().iter().enumerate();
     specs
+        .filter(|(i, _)| state.applies(Metric(*i)))
         .map(|(i, spec)| {
             let digit = FAVOURITES.iter().position(|f| *f == spec.name);
             let what = match spec.group {

@@ -433,6 +433,14 @@ impl State {
         }
     }
 
+    /// Whether a metric means anything for this model: one that sees both sides predicts no next token.
+    #[must_use]
+    pub fn applies(&self, metric: Metric) -> bool {
+        let spec = self.columns().metrics().get(metric.0);
+        let about_next = spec.is_some_and(|s| matches!(s.name.as_str(), "surprisal" | "next_rank"));
+        !(about_next && self.masked())
+    }
+
     /// Offer the samples that fit the model at hand.
     pub(super) fn offer_samples(&mut self) {
         let masked = self.masked();

@@ -360,6 +360,10 @@ impl State {
     fn favourite(&mut self, index: usize) {
         let name = super::FAVOURITES[index];
         match self.columns().find(name) {
+            Some(metric) if !self.applies(metric) => self.note(
+                Level::Warn,
+                format!("`{name}` is n/a: this model sees both sides and predicts no next token."),
+            ),
             Some(metric) => self.metric = metric,
             None => self.note(
                 Level::Warn,

@@ -193,6 +193,8 @@ fn reading(buf: &mut Buffer, area: Rect, x: u16, y: u16, state: &State, run: &Ru
             let text = format!("chance {}", show::number(Some(null), spec.unit));
             put(buf, area, x + 1, y, &text, state.theme.null);
         }
+        // What there is not has no unit.
+        None if value.is_none() => {}
         None => {
             put(buf, area, x + 1, y, spec.unit.label(), state.theme.muted);
         }
@@ -205,7 +207,10 @@ fn metrics(buf: &mut Buffer, area: Rect, from: u16, state: &State, run: &Run) {
     let rest = (0..columns.len())
         .map(Metric)
         .filter(|m| !FIRST.contains(&columns.spec(*m).name.as_str()));
-    let all: Vec<Metric> = first.chain(rest).collect();
+    let all: Vec<Metric> = first
+        .chain(rest)
+        .filter(|metric| state.applies(*metric))
+        .collect();
     let group = |g: Group| {
         all.iter()
             .copied()
@@ -292,7 +297,7 @@ fn folded(buf: &mut Buffer, area: Rect, state: &State, run: &Run) {
         FIRST
             .iter()
             .filter_map(|name| state.columns().find(name))
-            .filter(|m| *m != state.metric),
+            .filter(|m| *m != state.metric && state.applies(*m)),
     );
     for metric in shown {
         let spec = state.columns().spec(metric);

@@ -127,7 +127,11 @@ pub fn profile(buf: &mut Buffer, area: Rect, state: &State) {
 
 /// The attention's room.
 pub fn attention(buf: &mut Buffer, area: Rect, state: &State) {
-    let text = "Where each head of the layer looks.";
+    let none = state.model.as_ref().filter(|m| !m.card.attends());
+    let text = match none {
+        Some(_) => "This model has no attention.",
+        None => "Where each head of the layer looks.",
+    };
     say(buf, area, state, text);
 }
 

@@ -517,7 +517,7 @@ fn attention_that_there_is_not_is_explained() {
         (2, "n/a: layer 2 is a convolution"),
         (3, "n/a: layer 3 is a skipped cross-attention"),
         (4, "n/a: layer 4 is a state space"),
-        (5, "disagreement"),
+        (5, "nats · over heads"),
     ] {
         let shown = shown(mixed.clone(), layer);
         assert!(shown.contains(says), "{says}: {shown}");

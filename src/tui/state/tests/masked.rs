@@ -119,6 +119,28 @@ fn words_without_spaces_are_shown_searched_and_copied_with_them() {
 }
 
 #[test]
+fn metrics_of_a_next_token_are_not_offered() {
+    let mut state = running();
+    press(&mut state, "4");
+    assert_eq!(state.columns().spec(state.metric).name, "surprisal");
+    update(&mut state, fixture::masked_loaded().unwrap());
+    for event in fixture::masked_read().unwrap() {
+        update(&mut state, event);
+    }
+    assert_eq!(state.columns().spec(state.metric).name, "entropy");
+    for key in ["4", "6"] {
+        press(&mut state, key);
+        assert!(state.notice.as_ref().unwrap().text.contains("n/a"), "{key}");
+        assert_eq!(state.columns().spec(state.metric).name, "entropy");
+    }
+    press(&mut state, "m");
+    let Some(Overlay::List(list)) = &state.overlay else {
+        panic!();
+    };
+    assert_eq!(list.items.len(), state.columns().len() - 2);
+}
+
+#[test]
 fn samples_fit_the_model() {
     let mut state = masked_ready();
     assert_eq!(requests(&press(&mut state, "f2")), ["Generate"]);
