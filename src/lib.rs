@@ -14,6 +14,7 @@ pub mod error;
 pub mod export;
 pub mod lens;
 pub mod logging;
+pub mod memory;
 pub mod model;
 pub mod session;
 pub mod stats;

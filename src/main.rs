@@ -1,6 +1,10 @@
 //! The binary: arguments in, exit code out. Everything else is in the library.
 
+use entroscope::memory::HugePages;
 use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: HugePages = HugePages;
 
 fn main() -> ExitCode {
     // Rust ignores SIGPIPE, so a closed pipe is an error to handle (see `cli`), never a sudden death half-way through

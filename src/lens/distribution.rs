@@ -1,74 +1,259 @@
-//! One row of logits → the distribution columns of a cell, in the order of [`crate::trace::Schema`].
+//! Logits → the distribution columns of a cell, in the order of [`crate::trace::Schema`], without holding all logits.
 //!
-//! With m the largest logit, x = (z − m)/T and S = Σeˣ: ln p = x − ln S, H = ln S − Σxeˣ/S. Sums run in f64; the
-//! variance is taken around the mean in a pass of its own, since E\[x²\] − E\[x\]² cancels on peaked rows. Logits of −∞
-//! carry no weight and never meet 0 · ∞. A row with NaN or without a finite logit is invalid: all its columns are NaN.
+//! The vocabulary is read in blocks. Of each block and row a handful of sums is kept ([`reduce`]); those of a row's blocks
+//! are merged here. With m the largest logit, x = (z − m)/T and S = Σeˣ: ln p = x − ln S, H = ln S − Σxeˣ/S; the variance
+//! is taken around the mean (Chan's merge), since E\[x²\] − E\[x\]² cancels on peaked rows. Logits of −∞ carry no weight
+//! and never meet 0 · ∞. A row with NaN or without a finite logit is invalid: all its columns are NaN.
+//!
+//! A block's sums depend on its own logits alone and are merged in the order of the blocks, so nothing depends on how the
+//! work was divided.
 
 use super::LensSettings;
-use crate::model::kernel::exp;
+use crate::model::reduce::{self, BLOCK, Power, Shifted, Sums};
 use crate::trace::Candidate;
+use std::ops::Range;
 
 /// Distribution columns before the Rényi ones.
 pub(super) const COLUMNS: usize = 11;
 
-/// What the other rows of a token need to know of its final row.
-pub(super) struct Final {
-    /// (z − m)/T; −∞ stays.
-    x: Vec<f32>,
-    /// eˣ.
-    e: Vec<f32>,
-    /// Σeˣ, 0 when the row is invalid.
-    sum: f64,
-    entropy: f64,
+/// What the settings ask of each block.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    inverse: f32,
+    /// How many of the best to keep.
+    best: usize,
+    powers: Vec<Power>,
+    orders: Vec<f64>,
 }
 
-impl Final {
-    pub(super) fn new(z: &[f32], temperature: f64) -> Self {
-        let Some(max) = largest(z) else {
-            return Self {
-                x: Vec::new(),
-                e: Vec::new(),
-                sum: 0.0,
-                entropy: f64::NAN,
-            };
+impl Plan {
+    pub(super) fn new(settings: &LensSettings) -> Self {
+        // 1 is Shannon's entropy and ∞ is −ln p₁: these need no sum.
+        let orders = settings.renyi.iter().copied();
+        let orders: Vec<f64> = orders.filter(|a| a.is_finite() && *a != 1.0).collect();
+        let power = |order: &f64| {
+            if (order - 1.0).abs() < 0.05 {
+                Power::Near(order - 1.0)
+            } else if order.fract() == 0.0 && (2.0..=8.0).contains(order) {
+                Power::Whole(*order as u32)
+            } else {
+                Power::Real(*order as f32)
+            }
         };
-        let inverse = (1.0 / temperature) as f32;
-        let x: Vec<f32> = z.iter().map(|z| (z - max) * inverse).collect();
-        let e: Vec<f32> = x.iter().map(|x| exp(*x)).collect();
-        let (mut sum, mut weighted) = (0.0, 0.0);
-        for (x, e) in x.iter().zip(&e) {
-            if *e > 0.0 {
-                sum += f64::from(*e);
-                weighted += f64::from(*e) * f64::from(*x);
+        Self {
+            inverse: (1.0 / settings.temperature) as f32,
+            best: settings.top.max(2),
+            powers: orders.iter().map(power).collect(),
+            orders,
+        }
+    }
+}
+
+/// The sums of some successive blocks of some rows.
+#[derive(Debug)]
+pub(super) struct Part {
+    blocks: Range<usize>,
+    rows: usize,
+    /// `[block][row]`.
+    sums: Vec<Sums>,
+    /// `[block][row][power]`.
+    raised: Vec<f64>,
+    /// The best of each row.
+    best: Vec<Vec<(u32, f32)>>,
+}
+
+/// Room to work on a block.
+#[derive(Debug)]
+pub(super) struct Room {
+    last: Shifted,
+    own: Shifted,
+}
+
+impl Room {
+    pub(super) fn new() -> Self {
+        Self {
+            last: Shifted::new(),
+            own: Shifted::new(),
+        }
+    }
+}
+
+impl Part {
+    /// Nothing yet of `rows` rows, from block `first` on.
+    pub(super) fn new(first: usize, rows: usize) -> Self {
+        Self {
+            blocks: first..first,
+            rows,
+            sums: Vec::new(),
+            raised: Vec::new(),
+            best: vec![Vec::new(); rows],
+        }
+    }
+
+    /// Take in the next block `z` of all rows. Every `states` rows are one token's, the last of them its final row;
+    /// `targets` has for each row the logit to be ranked, if it is known.
+    pub(super) fn take(
+        &mut self,
+        z: &[&mut [f32]],
+        states: usize,
+        targets: &[Option<f32>],
+        plan: &Plan,
+        room: &mut Room,
+    ) {
+        let first = (self.blocks.end * BLOCK) as u32;
+        let powers = plan.powers.len();
+        let at = self.sums.len();
+        self.sums.resize(at + self.rows, Sums::default());
+        self.raised.resize((at + self.rows) * powers, 0.0);
+        for token in (0..self.rows).step_by(states) {
+            // The final row comes first: the others are compared with it.
+            let last = token + states - 1;
+            for row in std::iter::once(last).chain(token..last) {
+                let (other, own) = match row == last {
+                    true => (None, &mut room.last),
+                    false => (Some(&room.last), &mut room.own),
+                };
+                let sums = reduce::reduce(
+                    z[row],
+                    plan.inverse,
+                    other,
+                    targets[row],
+                    &plan.powers,
+                    &mut self.raised[(at + row) * powers..][..powers],
+                    own,
+                );
+                self.sums[at + row] = sums;
+                let best = &mut self.best[row];
+                if best.len() < plan.best || sums.max > best[plan.best - 1].1 {
+                    reduce::rank(z[row], first, plan.best, best);
+                }
             }
         }
-        Self {
-            x,
-            e,
-            sum,
-            entropy: sum.ln() - weighted / sum,
-        }
+        self.blocks.end += 1;
     }
 }
 
-/// The largest logit, `None` for an invalid row (NaN, +∞ or nothing finite).
-fn largest(z: &[f32]) -> Option<f32> {
-    let mut max = f32::NEG_INFINITY;
-    for z in z {
-        if z.is_nan() {
-            return None;
-        }
-        max = max.max(*z);
-    }
-    max.is_finite().then_some(max)
+/// One row, all blocks merged.
+#[derive(Clone, Debug)]
+pub(super) struct Row {
+    /// The largest logit, NaN for an invalid row.
+    max: f32,
+    /// S.
+    sum: f64,
+    /// Σeˣx/S.
+    mean: f64,
+    varentropy: f64,
+    /// Σeˣx′ and Σe^x′ x, with x′ of the final row.
+    cross: f64,
+    back: f64,
+    /// Logits above the target's.
+    above: u32,
+    /// For each power, ln Σp^α.
+    raised: Vec<f64>,
+    best: Vec<(u32, f32)>,
 }
 
-/// Append the row's distribution columns to `out` and return its `top` best candidates (filled up with NaN).
-pub(super) fn read(
-    z: &[f32],
-    last: &Final,
+/// Merge the parts of all rows, in the order of the blocks. They must cover the vocabulary once.
+pub(super) fn merge(parts: &[Part], row: usize, states: usize, plan: &Plan) -> Row {
+    let last = row / states * states + states - 1;
+    let blocks = || {
+        parts.iter().flat_map(move |part| {
+            (0..part.blocks.len()).map(move |block| (part, block * part.rows))
+        })
+    };
+    let largest = |row: usize| {
+        blocks().fold(f32::NEG_INFINITY, |max, (part, at)| {
+            let block = part.sums[at + row].max;
+            match max.is_nan() || block.is_nan() {
+                true => f32::NAN,
+                false => max.max(block),
+            }
+        })
+    };
+    let (max, last_max) = (largest(row), largest(last));
+    let mut best: Vec<(u32, f32)> = parts.iter().flat_map(|p| &p.best[row]).copied().collect();
+    // Stable, and the parts come in the order of the ids: ties go to the lower one.
+    best.sort_by(|a, b| b.1.total_cmp(&a.1));
+    best.truncate(plan.best);
+    let mut merged = Row {
+        max: if max.is_finite() { max } else { f32::NAN },
+        sum: 0.0,
+        mean: 0.0,
+        varentropy: 0.0,
+        cross: 0.0,
+        back: 0.0,
+        above: 0,
+        raised: vec![0.0; plan.powers.len()],
+        best,
+    };
+    if merged.max.is_nan() {
+        return merged;
+    }
+    let inverse = f64::from(plan.inverse);
+    // (block's m − row's m)/T, and e of it.
+    let lower = |block: f32, row: f32| f64::from((block - row) * plan.inverse);
+    let mut weighted = 0.0;
+    for (part, at) in blocks() {
+        let (own, of_last) = (&part.sums[at + row], &part.sums[at + last]);
+        merged.above += own.above;
+        let off = lower(own.max, max);
+        let weight = off.exp();
+        if own.sum > 0.0 && weight > 0.0 {
+            merged.sum += weight * own.sum;
+            weighted += weight * (own.weighted + own.sum * off);
+            let theirs = f64::from(of_last.max - last_max) * inverse;
+            merged.cross += weight * (own.cross + own.sum * theirs);
+        }
+        let theirs = lower(of_last.max, last_max).exp();
+        if of_last.sum > 0.0 && theirs > 0.0 {
+            merged.back += theirs * (own.back + of_last.sum * off);
+        }
+    }
+    merged.mean = weighted / merged.sum;
+    let mut spread = 0.0;
+    for (part, at) in blocks() {
+        let own = &part.sums[at + row];
+        let off = lower(own.max, max);
+        let weight = off.exp();
+        if own.sum > 0.0 && weight > 0.0 {
+            let apart = own.weighted / own.sum + off - merged.mean;
+            spread += weight * (own.spread + own.sum * apart * apart);
+        }
+        let raised = &part.raised[(at + row) * plan.powers.len()..];
+        let orders = plan.powers.iter().zip(&plan.orders).zip(raised);
+        for (((power, order), raised), total) in orders.zip(&mut merged.raised) {
+            if own.sum > 0.0 {
+                *total += match power {
+                    // Σe^(αx) − Σeˣ.
+                    Power::Near(above) => {
+                        weight * (raised + (above * off).exp_m1() * (own.sum + raised))
+                    }
+                    _ => (order * off).exp() * raised,
+                };
+            }
+        }
+    }
+    merged.varentropy = spread / merged.sum;
+    let log_sum = merged.sum.ln();
+    let orders = plan.powers.iter().zip(&plan.orders);
+    for ((power, order), total) in orders.zip(&mut merged.raised) {
+        *total = match power {
+            Power::Near(above) => (*total / merged.sum).ln_1p() - above * log_sum,
+            _ => total.ln() - order * log_sum,
+        };
+    }
+    merged
+}
+
+/// Append the distribution columns of `row` to `out` and return its `top` best candidates (filled up with NaN). `last` is
+/// its token's final row, `target` the logit of the token that came next and how many are larger, where they were not
+/// counted on the way.
+pub(super) fn columns(
+    row: &Row,
+    last: &Row,
     is_last: bool,
-    target: Option<u32>,
+    vocab: usize,
+    target: Option<(f32, Option<u32>)>,
     settings: &LensSettings,
     out: &mut Vec<f32>,
 ) -> Vec<Candidate> {
@@ -76,111 +261,55 @@ pub(super) fn read(
         id: 0,
         prob: f32::NAN,
     };
-    let Some(max) = largest(z) else {
+    if row.max.is_nan() {
         out.extend(std::iter::repeat_n(
             f32::NAN,
             COLUMNS + settings.renyi.len(),
         ));
         return vec![nothing; settings.top];
-    };
+    }
     let inverse = (1.0 / settings.temperature) as f32;
-    let best = best(z, settings.top.max(2));
-    let powers: Vec<f64> = settings
-        .renyi
-        .iter()
-        .copied()
-        .filter(|a| a.is_finite() && *a != 1.0)
-        .collect();
-    let mut power_sums = vec![0.0f64; powers.len()];
-    let (mut sum, mut weighted) = (0.0f64, 0.0f64);
-    // Σ p̂_l·x_F and Σ p̂_F·x_l, for the two directions of KL against the final row.
-    let (mut cross, mut back) = (0.0f64, 0.0f64);
-    let compare = last.sum > 0.0;
-    // Loops of one operation each, so that the compiler can use vectors for the exponentials.
-    let x: Vec<f32> = z.iter().map(|z| (z - max) * inverse).collect();
-    let e: Vec<f32> = x.iter().map(|x| exp(*x)).collect();
-    for (x, e) in x.iter().zip(&e).filter(|(_, e)| **e > 0.0) {
-        sum += f64::from(*e);
-        weighted += f64::from(*e) * f64::from(*x);
-    }
-    if compare {
-        for (x, e) in last.x.iter().zip(&e).filter(|(_, e)| **e > 0.0) {
-            cross += f64::from(*e) * f64::from(*x);
-        }
-        for (x, e) in x.iter().zip(&last.e).filter(|(_, e)| **e > 0.0) {
-            back += f64::from(*e) * f64::from(*x);
-        }
-    }
-    let mut raised = vec![0.0f32; if powers.is_empty() { 0 } else { x.len() }];
-    for (power, total) in powers.iter().zip(&mut power_sums) {
-        if (power - 1.0).abs() < 0.05 {
-            // What is small here is divided by 1 − α later: it needs every digit.
-            let wide = |a: f64| x.iter().map(|x| (f64::from(*x) * a).exp()).sum::<f64>();
-            *total = wide(*power) * (power * (sum.ln() - wide(1.0).ln())).exp();
-            continue;
-        }
-        let power = *power as f32;
-        for (r, x) in raised.iter_mut().zip(&x) {
-            *r = exp(x * power);
-        }
-        let allowed = raised
-            .iter()
-            .zip(&x)
-            .filter(|(_, x)| **x > f32::NEG_INFINITY);
-        *total = allowed.map(|(r, _)| f64::from(*r)).sum();
-    }
-    let mean = weighted / sum;
-    let spread: f64 = x
-        .iter()
-        .zip(&e)
-        .filter(|(_, e)| **e > 0.0)
-        .map(|(x, e)| {
-            let off = f64::from(*x) - mean;
-            f64::from(*e) * off * off
-        })
-        .sum();
-    let log_sum = sum.ln();
-    let entropy = (log_sum - mean).max(0.0);
-    let prob = |z: f32| f64::from((z - max) * inverse).exp() / sum;
-    let second = best.get(1).map(|c| c.1);
-    let target = target.and_then(|t| z.get(t as usize).copied());
+    let log_sum = row.sum.ln();
+    let entropy = (log_sum - row.mean).max(0.0);
+    let prob = |z: f32| f64::from((z - row.max) * inverse).exp() / row.sum;
+    let second = row.best.get(1).map(|c| c.1);
     out.push(entropy as f32);
-    out.push((spread / sum) as f32);
-    out.push(second.map_or(f32::NAN, |s| (1.0 / sum - prob(s)) as f32));
-    out.push(second.map_or(f32::NAN, |s| (max - s) * inverse));
-    out.push((1.0 / sum) as f32);
+    out.push(row.varentropy as f32);
+    out.push(second.map_or(f32::NAN, |s| (1.0 / row.sum - prob(s)) as f32));
+    out.push(second.map_or(f32::NAN, |s| (row.max - s) * inverse));
+    out.push((1.0 / row.sum) as f32);
     out.push(entropy.exp() as f32);
-    out.push(((z.len() as f64).ln() - entropy).max(0.0) as f32);
+    out.push(((vocab as f64).ln() - entropy).max(0.0) as f32);
     if is_last {
         out.extend([0.0, 0.0]);
-    } else if compare {
-        // KL(final‖layer) and KL(layer‖final); infinite where one side rules out what the other allows.
-        let kl_final = -last.entropy - back / last.sum + log_sum;
-        let kl_from_final = -entropy - cross / sum + last.sum.ln();
-        out.extend([kl_final.max(0.0) as f32, kl_from_final.max(0.0) as f32]);
-    } else {
+    } else if last.max.is_nan() {
         out.extend([f32::NAN, f32::NAN]);
+    } else {
+        // KL(final‖layer) and KL(layer‖final); infinite where one side rules out what the other allows.
+        let last_entropy = last.sum.ln() - last.mean;
+        let kl_final = -last_entropy - row.back / last.sum + log_sum;
+        let kl_from_final = -entropy - row.cross / row.sum + last.sum.ln();
+        out.extend([kl_final.max(0.0) as f32, kl_from_final.max(0.0) as f32]);
     }
-    out.push(target.map_or(f32::NAN, |t| {
-        (log_sum - f64::from((t - max) * inverse)) as f32
+    out.push(target.map_or(f32::NAN, |(t, _)| {
+        (log_sum - f64::from((t - row.max) * inverse)) as f32
     }));
-    out.push(target.map_or(f32::NAN, |t| {
-        (1 + z.iter().filter(|z| **z > t).count()) as f32
+    out.push(target.map_or(f32::NAN, |(_, above)| {
+        (1 + above.unwrap_or(row.above)) as f32
     }));
-    let mut sums = power_sums.into_iter();
+    let mut raised = row.raised.iter();
     for order in &settings.renyi {
         out.push(if *order == 1.0 {
             entropy as f32
         } else if order.is_infinite() {
             log_sum as f32
         } else {
-            let total = sums.next().unwrap_or(f64::NAN);
-            ((total.ln() - order * log_sum) / (1.0 - order)).max(0.0) as f32
+            let total = raised.next().copied().unwrap_or(f64::NAN);
+            (total / (1.0 - order)).max(0.0) as f32
         });
     }
+    let best = row.best.iter().take(settings.top);
     let mut top: Vec<Candidate> = best
-        .iter()
-        .take(settings.top)
         .map(|(id, z)| Candidate {
             id: *id,
             prob: prob(*z) as f32,
@@ -188,21 +317,4 @@ pub(super) fn read(
         .collect();
     top.resize(settings.top, nothing);
     top
-}
-
-/// The `k` largest finite logits, best first, ties to the lower id.
-fn best(z: &[f32], k: usize) -> Vec<(u32, f32)> {
-    let mut best: Vec<(u32, f32)> = Vec::with_capacity(k + 1);
-    let mut bar = f32::NEG_INFINITY;
-    for (id, z) in z.iter().enumerate() {
-        if *z > bar {
-            let at = best.partition_point(|b| b.1 >= *z);
-            best.insert(at, (id as u32, *z));
-            best.truncate(k);
-            if best.len() == k {
-                bar = best[k - 1].1;
-            }
-        }
-    }
-    best
 }

@@ -1,11 +1,13 @@
 //! The lens: what every residual state would say next.
 //!
-//! All L + 1 states of the tokens at hand go through final norm and head in one product, and each row of logits is
-//! reduced to the metrics of a cell. The last row is the model's own: the sampler reads the very same numbers.
+//! All L + 1 states of the tokens at hand go through final norm and head in one pass over the vocabulary, which reduces
+//! each row of logits to the metrics of a cell on the way. The last row is the model's own: the sampler reads the very
+//! same numbers.
 
 pub mod attention;
 pub mod check;
 mod distribution;
+mod fused;
 pub mod reference;
 pub mod sparsity;
 
@@ -15,12 +17,11 @@ use crate::model::decoder::Traced;
 use crate::model::ops::with_slice;
 use crate::trace::{Candidate, Cells, Schema};
 use candle_core::Tensor;
+use distribution::Plan;
+use fused::Source;
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
-
-/// Logits held at once while reading prompts, in bytes: what bounds the memory of a long prompt.
-const TILE_BYTES: usize = 32 << 20;
 
 /// What the lens computes for each cell.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,13 +70,18 @@ pub struct Lens {
     schema: Arc<Schema>,
 }
 
-/// States of some tokens and the logits of each, waiting to be read.
+/// Some tokens whose states have been read, but not what came after them.
+///
+/// Ranking that needs all logits once more, so they are kept: `4 · (L + 1) · V` bytes a token. Where the next tokens are
+/// known already, [`Lens::cells`] does without.
 #[derive(Debug)]
 pub struct Opened {
     /// Tokens in this tile.
     tokens: usize,
     /// States a token, L + 1.
     states: usize,
+    /// `[tokens][states]`.
+    rows: Vec<distribution::Row>,
     /// `[tokens][states][V]`.
     logits: Vec<f32>,
     /// `[tokens][states][d]`: what the sparsity columns read.
@@ -83,18 +89,6 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// A tile of logits `[tokens][states][V]` and state vectors `[tokens][states][d]` from elsewhere, such as a file or
-    /// a test.
-    #[must_use]
-    pub fn from_parts(tokens: usize, states: usize, logits: Vec<f32>, vectors: Vec<f32>) -> Self {
-        Self {
-            tokens,
-            states,
-            logits,
-            vectors,
-        }
-    }
-
     /// The model's own logits after one of the tokens: what the sampler draws from.
     #[must_use]
     pub fn final_logits(&self, token: usize) -> &[f32] {
@@ -108,6 +102,16 @@ impl Opened {
     pub fn tokens(&self) -> usize {
         self.tokens
     }
+}
+
+/// States gathered token by token.
+struct Gathered {
+    tokens: usize,
+    states: usize,
+    /// `[tokens · states, width]`, what the head's big matrix reads.
+    inputs: Tensor,
+    /// `[tokens][states][d]`: what the sparsity columns read.
+    vectors: Vec<f32>,
 }
 
 impl Lens {
@@ -130,18 +134,107 @@ impl Lens {
         &self.schema
     }
 
-    /// How many tokens to open at once, so that their logits stay within a fixed size.
-    #[must_use]
-    pub fn tile(decoder: &Decoder) -> usize {
-        let c = decoder.config();
-        (TILE_BYTES / (4 * c.vocab * (c.blocks() + 1))).max(1)
-    }
-
-    /// Norm and head of all states of the tokens in `span` (indices into the forward's tokens), in one product.
+    /// Read the states of the tokens in `span` (indices into the forward's tokens) before it is known what comes next.
     ///
     /// # Errors
     /// If a tensor operation fails, or the forward did not tap its states.
     pub fn open(&self, decoder: &Decoder, traced: &Traced, span: Range<usize>) -> Result<Opened> {
+        let gathered = self.gather(decoder, traced, span)?;
+        let (tokens, states) = (gathered.tokens, gathered.states);
+        let head = decoder.parts();
+        if !head.is_plain(&gathered.inputs) {
+            let logits = head.rest(&gathered.inputs)?.flatten_all()?.to_vec1()?;
+            return Ok(self.opened(tokens, states, logits, gathered.vectors));
+        }
+        let (rows, logits) = head.with_last(|last| {
+            with_slice(&gathered.inputs, |x| {
+                let mut logits = vec![0.0; tokens * states * last.vocab];
+                let source = Source::Head(last, x);
+                let plan = Plan::new(&self.settings);
+                let rows = fused::read(&source, tokens, states, &[], &plan, &mut logits);
+                (rows, logits)
+            })
+        })??;
+        Ok(Opened {
+            tokens,
+            states,
+            rows: rows.into_iter().map(|(row, _)| row).collect(),
+            logits,
+            vectors: gathered.vectors,
+        })
+    }
+
+    /// A tile of logits `[tokens][states][V]` and state vectors `[tokens][states][d]` from elsewhere, such as a file or a
+    /// test.
+    #[must_use]
+    pub fn opened(
+        &self,
+        tokens: usize,
+        states: usize,
+        logits: Vec<f32>,
+        vectors: Vec<f32>,
+    ) -> Opened {
+        let vocab = logits.len() / (tokens * states).max(1);
+        let source = Source::Logits(&logits, vocab);
+        let plan = Plan::new(&self.settings);
+        let rows = fused::read(&source, tokens, states, &[], &plan, &mut []);
+        Opened {
+            tokens,
+            states,
+            rows: rows.into_iter().map(|(row, _)| row).collect(),
+            logits,
+            vectors,
+        }
+    }
+
+    /// Read every cell of an opened tile. `targets` names the token that came after each, where one did.
+    #[must_use]
+    pub fn read(&self, opened: &Opened, targets: &[Option<u32>]) -> Vec<Cells> {
+        let vocab = opened.logits.len() / opened.rows.len().max(1);
+        let target = |row: usize| {
+            let id = targets.get(row / opened.states).copied().flatten()?;
+            let z = &opened.logits[row * vocab..(row + 1) * vocab];
+            let target = *z.get(id as usize)?;
+            let above = z.iter().map(|z| u32::from(*z > target)).sum();
+            Some((target, Some(above)))
+        };
+        self.fill(&opened.rows, opened.states, vocab, &opened.vectors, target)
+    }
+
+    /// The cells of the tokens in `span` (indices into the forward's tokens), each with the token that came after it, where
+    /// one did. No logits are kept: what is needed beyond the cells is some hundred bytes a state and block of the
+    /// vocabulary for a few tokens at a time.
+    ///
+    /// # Errors
+    /// If a tensor operation fails, or the forward did not tap its states.
+    pub fn cells(
+        &self,
+        decoder: &Decoder,
+        traced: &Traced,
+        span: Range<usize>,
+        targets: &[Option<u32>],
+    ) -> Result<Vec<Cells>> {
+        let head = decoder.parts();
+        let gathered = self.gather(decoder, traced, span.clone())?;
+        if !head.is_plain(&gathered.inputs) {
+            return Ok(self.read(&self.open(decoder, traced, span)?, targets));
+        }
+        let (tokens, states) = (gathered.tokens, gathered.states);
+        let (rows, vocab) = head.with_last(|last| {
+            with_slice(&gathered.inputs, |x| {
+                let source = Source::Head(last, x);
+                let plan = Plan::new(&self.settings);
+                let rows = fused::read(&source, tokens, states, targets, &plan, &mut []);
+                (rows, last.vocab)
+            })
+        })??;
+        let (rows, wanted): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
+        let target = |row: usize| wanted[row].map(|z| (z, None));
+        Ok(self.fill(&rows, states, vocab, &gathered.vectors, target))
+    }
+
+    /// Final norm of all states of the tokens in `span`, token by token, as the head reads it.
+    fn gather(&self, decoder: &Decoder, traced: &Traced, span: Range<usize>) -> Result<Gathered> {
         let d = decoder.config().d_model;
         let (tokens, states) = (span.len(), traced.states.len());
         let mut vectors = vec![0.0; tokens * states * d];
@@ -155,52 +248,55 @@ impl Lens {
         }
         let rows = Tensor::from_vec(vectors, (tokens * states, d), decoder.device())?;
         let normed = decoder.final_norm(&rows)?;
-        let logits = decoder.head(&normed)?.flatten_all()?.to_vec1()?;
+        let inputs = decoder.parts().prepare(&normed)?;
         let vectors = match self.settings.states {
             StateKind::Residual => rows,
             StateKind::Normed => normed,
         };
-        Ok(Opened {
+        Ok(Gathered {
             tokens,
             states,
-            logits,
+            inputs,
             vectors: vectors.flatten_all()?.to_vec1()?,
         })
     }
 
-    /// Read every cell of an opened tile. `targets` names the token that came after each, where one did.
-    #[must_use]
-    pub fn read(&self, opened: &Opened, targets: &[Option<u32>]) -> Vec<Cells> {
-        let states = opened.states;
-        let vocab = opened.logits.len() / (opened.tokens * states).max(1);
-        let d = opened.vectors.len() / (opened.tokens * states).max(1);
+    /// Cells of reduced rows `[tokens][states]` and their vectors `[tokens][states][d]`; `target` gives a row's target and
+    /// how many logits are above it.
+    fn fill(
+        &self,
+        rows: &[distribution::Row],
+        states: usize,
+        vocab: usize,
+        vectors: &[f32],
+        target: impl Fn(usize) -> Option<(f32, Option<u32>)> + Sync,
+    ) -> Vec<Cells> {
+        let d = vectors.len() / rows.len().max(1);
         let metrics = self.schema.len();
-        let finals: Vec<distribution::Final> = (0..opened.tokens)
-            .into_par_iter()
-            .map(|t| distribution::Final::new(opened.final_logits(t), self.settings.temperature))
-            .collect();
-        let rows: Vec<(Vec<f32>, Vec<Candidate>)> = (0..opened.tokens * states)
+        let filled: Vec<(Vec<f32>, Vec<Candidate>)> = (0..rows.len())
             .into_par_iter()
             .map(|row| {
-                let token = row / states;
+                let last = row / states * states + states - 1;
                 let mut values = Vec::with_capacity(metrics);
-                let top = distribution::read(
-                    &opened.logits[row * vocab..(row + 1) * vocab],
-                    &finals[token],
-                    row % states + 1 == states,
-                    targets.get(token).copied().flatten(),
+                let top = distribution::columns(
+                    &rows[row],
+                    &rows[last],
+                    row == last,
+                    vocab,
+                    target(row),
                     &self.settings,
                     &mut values,
                 );
                 sparsity::read(
-                    &opened.vectors[row * d..(row + 1) * d],
+                    &vectors[row * d..(row + 1) * d],
                     &self.settings,
                     &mut values,
                 );
                 (values, top)
             })
             .collect();
-        rows.chunks(states)
+        filled
+            .chunks(states)
             .map(|rows| Cells {
                 values: rows.iter().flat_map(|r| r.0.iter().copied()).collect(),
                 top: rows.iter().flat_map(|r| r.1.iter().copied()).collect(),

@@ -222,7 +222,8 @@ impl Decoder {
                 self.catch_up(state, row.tokens.len())?;
             }
         }
-        let traced = self.read(rows, taps);
+        // On a thread of the pool, so that a product is not handed over and waited for, several times a block.
+        let traced = rayon::scope(|_| self.read(rows, taps));
         if traced.is_err() {
             for row in rows.iter_mut() {
                 if let Some(state) = row.state.as_deref_mut() {
@@ -243,7 +244,7 @@ impl Decoder {
         }
         while let Some((tokens, interventions)) = state.owed(REREAD) {
             let row = Row::new(&tokens, Some(&mut *state)).steered(&interventions);
-            if let Err(error) = self.read(&mut [row], Taps::default()) {
+            if let Err(error) = rayon::scope(|_| self.read(&mut [row], Taps::default())) {
                 state.forget();
                 return Err(error);
             }
@@ -359,6 +360,11 @@ impl Decoder {
     /// If the shape does not fit.
     pub fn head(&self, normed: &Tensor) -> candle_core::Result<Tensor> {
         self.head.forward(normed)
+    }
+
+    /// The head in its parts.
+    pub(crate) fn parts(&self) -> &Head {
+        &self.head
     }
 
     fn embed(&self, rows: &[Row<'_>], spans: &[Span]) -> candle_core::Result<Tensor> {

@@ -3,10 +3,13 @@
 use super::config::DecoderConfig;
 use super::families::Family;
 use super::families::bert::Transform;
+use super::kernel::{self, Matrix};
 use super::linear::Linear;
+use super::ops::with_slice;
 use super::weights::{Loader, Stored};
 use crate::error::Result;
 use candle_core::Tensor;
+use rayon::prelude::*;
 
 /// The head of a language model.
 #[derive(Debug)]
@@ -61,6 +64,30 @@ impl Head {
 
     /// Logits `[rows, V]` of normed states `[rows, d_model]`.
     pub(crate) fn forward(&self, normed: &Tensor) -> candle_core::Result<Tensor> {
+        self.rest(&self.prepare(normed)?)
+    }
+
+    /// Logits `[rows, V]` of what [`Self::prepare`] gave.
+    pub(crate) fn rest(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        if !self.is_plain(x) {
+            let logits = self.linear.forward(x)?;
+            return match self.cap {
+                Some(cap) => (logits / cap)?.tanh()? * cap,
+                None => Ok(logits),
+            };
+        }
+        let (rows, vocab) = (x.dim(0)?, self.linear.outputs());
+        let mut y = vec![0.0; rows * vocab];
+        with_slice(x, |x| self.linear.product(x, rows, &mut y))??;
+        self.with_last(|last| {
+            y.par_chunks_mut(vocab.max(1))
+                .for_each(|y| last.finish(0, y));
+        })?;
+        Tensor::from_vec(y, (rows, vocab), x.device())
+    }
+
+    /// What comes before the big matrix: normed states `[rows, d_model]` to its inputs `[rows, width]`.
+    pub(crate) fn prepare(&self, normed: &Tensor) -> candle_core::Result<Tensor> {
         let mut x = normed.clone();
         if let Some(transform) = &self.transform {
             x = transform.forward(&x)?;
@@ -68,10 +95,67 @@ impl Head {
         if let Some(projection) = &self.projection {
             x = projection.forward(&x)?;
         }
-        let logits = self.linear.forward(&x)?;
-        match self.cap {
-            Some(cap) => (logits / cap)?.tanh()? * cap,
-            None => Ok(logits),
+        Ok(x)
+    }
+
+    /// Whether the big matrix can be read here piece by piece.
+    pub(crate) fn is_plain(&self, x: &Tensor) -> bool {
+        self.linear.is_plain(x)
+    }
+
+    /// Run `f` on the big matrix and what follows it.
+    pub(crate) fn with_last<R>(&self, f: impl FnOnce(&Last<'_>) -> R) -> candle_core::Result<R> {
+        let run = |bias: Option<&[f32]>| {
+            self.linear.with_matrix(|matrix| {
+                f(&Last {
+                    matrix,
+                    bias,
+                    cap: self.cap.map(|cap| cap as f32),
+                    width: self.linear.inputs(),
+                    vocab: self.linear.outputs(),
+                })
+            })
+        };
+        match self.linear.bias() {
+            Some(bias) => with_slice(bias, |bias| run(Some(bias)))?,
+            None => run(None),
+        }
+    }
+}
+
+/// The big matrix of a head and what follows it, in main memory.
+pub(crate) struct Last<'a> {
+    matrix: Matrix<'a>,
+    bias: Option<&'a [f32]>,
+    cap: Option<f32>,
+    width: usize,
+    /// Number of logits.
+    pub(crate) vocab: usize,
+}
+
+impl Last<'_> {
+    /// The logits `first..` of the rows of `x` `[rows, width]`, as many as each of `out` is long, on this thread.
+    pub(crate) fn logits(&self, x: &[f32], first: usize, out: &mut [&mut [f32]]) {
+        kernel::strip(x, self.matrix, self.width, first, out);
+        out.iter_mut().for_each(|out| self.finish(first, out));
+    }
+
+    /// Numbers a row of inputs has.
+    pub(crate) fn width(&self) -> usize {
+        self.width
+    }
+
+    /// What the model does to the products `first..` of a row.
+    fn finish(&self, first: usize, y: &mut [f32]) {
+        if let Some(bias) = self.bias {
+            for (y, bias) in y.iter_mut().zip(&bias[first..]) {
+                *y += bias;
+            }
+        }
+        if let Some(cap) = self.cap {
+            for y in y {
+                *y = cap * kernel::tanh(*y / cap);
+            }
         }
     }
 }

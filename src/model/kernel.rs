@@ -5,12 +5,12 @@
 //! chunked prefill equals one-shot, and a branch does not see its neighbours. Weights are read once for all rows.
 
 use super::blocks::{BlockFormat, q4_0_as_bytes};
+use super::lanes::{self, Lanes};
+use super::tiles::products;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-/// Lanes of a partial sum.
-const LANES: usize = 16;
 /// Weight rows decoded together.
 const TILE: usize = 24;
 /// Products smaller than this many multiplications stay on one core.
@@ -36,7 +36,9 @@ pub fn exp(x: f32) -> f32 {
     const LN2_HI: f32 = 0.693_359_4;
     const LN2_LO: f32 = -2.121_944_4e-4;
     let clamped = x.clamp(-87.0, 88.0);
-    let n = (clamped * std::f32::consts::LOG2_E + 12_582_912.0) - 12_582_912.0;
+    // So large a sum has no digits left below one, and its last bits are the whole number.
+    let shifted = clamped * std::f32::consts::LOG2_E + 12_582_912.0;
+    let n = shifted - 12_582_912.0;
     let r = (clamped - n * LN2_HI) - n * LN2_LO;
     let mut p = 1.987_569_2e-4f32;
     p = p * r + 1.398_199_9e-3;
@@ -45,108 +47,134 @@ pub fn exp(x: f32) -> f32 {
     p = p * r + 1.666_666_5e-1;
     p = p * r + 0.5;
     let p = p * r * r + r + 1.0;
-    let scale = f32::from_bits((((n as i32) + 127) << 23) as u32);
+    let scale = f32::from_bits(shifted.to_bits().wrapping_add(127) << 23);
     // NaN fails the comparison and stays NaN.
     if x < -87.0 { 0.0 } else { p * scale }
 }
 
-/// `y[n][m] += …` for `rows` rows of `x` (each `columns` long) against all rows of `w`; `y` is `[rows, m]`.
+/// tanh x within 2⁻²² of its size.
+#[inline(always)]
+#[must_use]
+pub fn tanh(x: f32) -> f32 {
+    let e = exp(-2.0 * x.abs());
+    let far = ((1.0 - e) / (1.0 + e)).copysign(x);
+    // Near 0 that would be a small difference of ones.
+    let s = x * x;
+    let mut p = -5.704_988_7e-3f32;
+    p = p * s + 2.063_908_9e-2;
+    p = p * s - 5.373_971_6e-2;
+    p = p * s + 1.333_144_2e-1;
+    p = p * s - 3.333_328_2e-1;
+    let near = p * s * x + x;
+    if x.abs() < 0.625 { near } else { far }
+}
+
+/// `y[n][m] = …` for `rows` rows of `x` (each `columns` long) against all rows of `w`; `y` is `[rows, m]`.
 pub fn product(x: &[f32], w: Matrix<'_>, rows: usize, columns: usize, y: &mut [f32]) {
-    if rows == 0 || columns == 0 || y.is_empty() {
-        y.fill(0.0);
+    products_of(x, rows, columns, vec![(w, y)]);
+}
+
+/// [`product`] of the same rows with several matrices, in one go: `y` of each is `[rows, m]`.
+pub fn products_of(x: &[f32], rows: usize, columns: usize, mut all: Vec<(Matrix<'_>, &mut [f32])>) {
+    if rows == 0 || columns == 0 {
+        all.iter_mut().for_each(|(_, y)| y.fill(0.0));
         return;
     }
-    let outputs = y.len() / rows;
-    let work = rows * outputs * columns;
-    let threads = rayon::current_num_threads();
-    if work < SERIAL || threads == 1 {
-        if rows == 1 {
-            strip(x, w, rows, columns, 0, y);
-        } else {
-            let mut part = vec![0.0; rows * outputs];
-            strip(x, w, rows, columns, 0, &mut part);
-            scatter(&part, rows, outputs, 0, y);
-        }
-        return;
-    }
+    let outputs: usize = all.iter().map(|(_, y)| y.len() / rows).sum();
+    let threads = match rows * outputs * columns < SERIAL {
+        true => 1,
+        false => rayon::current_num_threads(),
+    };
     // One long sequential stream a task; a few tasks a thread even out the load.
-    let span = outputs.div_ceil(threads * 4).next_multiple_of(TILE);
-    if rows == 1 {
-        y.par_chunks_mut(span)
-            .enumerate()
-            .for_each(|(i, part)| strip(x, w, 1, columns, i * span, part));
-        return;
-    }
-    let parts: Vec<(usize, Vec<f32>)> = (0..outputs.div_ceil(span))
-        .into_par_iter()
-        .map(|i| {
-            let first = i * span;
-            let mut part = vec![0.0; rows * span.min(outputs - first)];
-            strip(x, w, rows, columns, first, &mut part);
-            (first, part)
-        })
-        .collect();
-    for (first, part) in parts {
-        scatter(&part, rows, outputs, first, y);
-    }
-}
-
-/// Copy a strip `[outputs of the strip][rows]` into its place in `y` `[rows, outputs]`.
-fn scatter(part: &[f32], rows: usize, outputs: usize, first: usize, y: &mut [f32]) {
-    for (j, column) in part.chunks(rows).enumerate() {
-        for (n, v) in column.iter().enumerate() {
-            y[n * outputs + first + j] = *v;
+    let span = match threads {
+        1 => usize::MAX,
+        _ => outputs.div_ceil(threads * 4).next_multiple_of(TILE),
+    };
+    let mut tasks: Vec<Task<'_>> = Vec::with_capacity(threads * 4 + all.len());
+    for (w, y) in all {
+        let outputs = y.len() / rows;
+        if outputs == 0 {
+            continue;
+        }
+        let first = tasks.len();
+        let span = span.min(outputs);
+        tasks.extend((0..outputs).step_by(span).map(|at| Task {
+            w,
+            first: at,
+            out: Vec::with_capacity(rows),
+        }));
+        for row in y.chunks_exact_mut(outputs) {
+            for (task, part) in tasks[first..].iter_mut().zip(row.chunks_mut(span)) {
+                task.out.push(part);
+            }
         }
     }
+    if tasks.len() < 2 || threads == 1 {
+        tasks
+            .iter_mut()
+            .for_each(|t| strip(x, t.w, columns, t.first, &mut t.out));
+    } else {
+        tasks
+            .par_iter_mut()
+            .with_max_len(1)
+            .for_each(|t| strip(x, t.w, columns, t.first, &mut t.out));
+    }
 }
 
-/// The products of weight rows `first..` with all rows of `x`, written as `[weight row][x row]`.
-fn strip(x: &[f32], w: Matrix<'_>, rows: usize, columns: usize, first: usize, part: &mut [f32]) {
+/// The outputs `first..` of one matrix, a piece of each row.
+struct Task<'a> {
+    w: Matrix<'a>,
+    first: usize,
+    out: Vec<&'a mut [f32]>,
+}
+
+/// The products of weight rows `first..` with the rows of `x` on this thread, `out[x row][weight row]`: as many weight
+/// rows as each row of `out` is long.
+pub(crate) fn strip(
+    x: &[f32],
+    w: Matrix<'_>,
+    columns: usize,
+    first: usize,
+    out: &mut [&mut [f32]],
+) {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-        // SAFETY: the features that the function was compiled for were found on this processor just above.
+        // SAFETY: the features that the functions were compiled for were found on this processor.
         #[allow(unsafe_code)]
         unsafe {
-            return strip_avx2(x, w, rows, columns, first, part);
+            if is_x86_feature_detected!("avx512f") {
+                return strip_avx512(x, w, columns, first, out);
+            }
+            return strip_avx2(x, w, columns, first, out);
         }
     }
-    strip_portable(x, w, rows, columns, first, part);
+    #[cfg(target_arch = "aarch64")]
+    strip_with::<lanes::arm::Neon, false>(x, w, columns, first, out);
+    #[cfg(not(target_arch = "aarch64"))]
+    strip_with::<lanes::Plain, false>(x, w, columns, first, out);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx2,fma")]
+fn strip_avx512(x: &[f32], w: Matrix<'_>, columns: usize, first: usize, out: &mut [&mut [f32]]) {
+    strip_with::<lanes::x86::Avx512, true>(x, w, columns, first, out);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-fn strip_avx2(
-    x: &[f32],
-    w: Matrix<'_>,
-    rows: usize,
-    columns: usize,
-    first: usize,
-    part: &mut [f32],
-) {
-    strip_with::<true>(x, w, rows, columns, first, part);
-}
-
-fn strip_portable(
-    x: &[f32],
-    w: Matrix<'_>,
-    rows: usize,
-    columns: usize,
-    first: usize,
-    part: &mut [f32],
-) {
-    strip_with::<false>(x, w, rows, columns, first, part);
+fn strip_avx2(x: &[f32], w: Matrix<'_>, columns: usize, first: usize, out: &mut [&mut [f32]]) {
+    strip_with::<lanes::x86::Avx2, true>(x, w, columns, first, out);
 }
 
 #[inline(always)]
-fn strip_with<const FMA: bool>(
+fn strip_with<L: Lanes, const FMA: bool>(
     x: &[f32],
     w: Matrix<'_>,
-    rows: usize,
     columns: usize,
     first: usize,
-    part: &mut [f32],
+    out: &mut [&mut [f32]],
 ) {
-    let count = part.len() / rows;
+    let count = out.first().map_or(0, |out| out.len());
     let mut scratch = Vec::new();
     let mut done = 0;
     while done < count {
@@ -175,149 +203,43 @@ fn strip_with<const FMA: bool>(
                 &scratch
             }
         };
-        products::<FMA>(
-            x,
-            tile,
-            rows,
-            columns,
-            &mut part[done * rows..(done + take) * rows],
-        );
+        let ahead = TILE.min(count - done - take) * columns;
+        let next = bytes(w, at + take * columns, ahead);
+        let mut part: Vec<&mut [f32]> = out
+            .iter_mut()
+            .map(|out| &mut out[done..done + take])
+            .collect();
+        // SAFETY: `L` is only something else than what every processor has below `strip_avx2` and `strip_avx512`, where
+        // the features were found on this one.
+        #[allow(unsafe_code)]
+        unsafe {
+            products::<L>(x, tile, columns, &mut part, next);
+        }
         done += take;
     }
 }
 
-/// All products of the rows of `tile` with the rows of `x`, in register tiles of 3 × 2.
-#[inline(always)]
-fn products<const FMA: bool>(
-    x: &[f32],
-    tile: &[f32],
-    rows: usize,
-    columns: usize,
-    out: &mut [f32],
-) {
-    let weights = tile.len() / columns;
-    let w = |i: usize| &tile[i * columns..(i + 1) * columns];
-    let x = |i: usize| &x[i * columns..(i + 1) * columns];
-    let mut m = 0;
-    while m + 3 <= weights {
-        let mut n = 0;
-        while n + 2 <= rows {
-            let y = dots::<3, 2, FMA>([w(m), w(m + 1), w(m + 2)], [x(n), x(n + 1)]);
-            for (i, y) in y.iter().enumerate() {
-                out[(m + i) * rows + n] = y[0];
-                out[(m + i) * rows + n + 1] = y[1];
-            }
-            n += 2;
+/// Where `count` numbers of a matrix from `first` on lie.
+fn bytes(w: Matrix<'_>, first: usize, count: usize) -> &[u8] {
+    let end = first + count;
+    match w {
+        Matrix::F32(w) => plain(&w[first..end]),
+        Matrix::F16(w) => plain(&w[first..end]),
+        Matrix::BF16(w) => plain(&w[first..end]),
+        Matrix::Blocks(format, w) => {
+            let (numbers, bytes) = (format.numbers(), format.bytes());
+            &w[first / numbers * bytes..end / numbers * bytes]
         }
-        if n < rows {
-            let y = dots::<3, 1, FMA>([w(m), w(m + 1), w(m + 2)], [x(n)]);
-            for (i, y) in y.iter().enumerate() {
-                out[(m + i) * rows + n] = y[0];
-            }
-        }
-        m += 3;
-    }
-    while m < weights {
-        for n in 0..rows {
-            out[m * rows + n] = dots::<1, 1, FMA>([w(m)], [x(n)])[0][0];
-        }
-        m += 1;
     }
 }
 
-/// `R × C` dot products at once, each in sixteen lanes and summed by the same tree.
-#[inline(always)]
-fn dots<const R: usize, const C: usize, const FMA: bool>(
-    w: [&[f32]; R],
-    x: [&[f32]; C],
-) -> [[f32; C]; R] {
-    let columns = x[0].len();
-    let whole = columns / LANES * LANES;
-    let mut acc = partial::<R, C, FMA>(w, x, whole);
-    let mut out = [[0.0; C]; R];
-    for r in 0..R {
-        for c in 0..C {
-            for (l, k) in (whole..columns).enumerate() {
-                acc[r][c][l] = step::<FMA>(w[r][k], x[c][k], acc[r][c][l]);
-            }
-            out[r][c] = tree(&acc[r][c]);
-        }
+/// The bytes of plain numbers.
+fn plain<T: Copy>(numbers: &[T]) -> &[u8] {
+    // SAFETY: `T` is one of the floats above, which are bytes without gaps.
+    #[allow(unsafe_code)]
+    unsafe {
+        std::slice::from_raw_parts(numbers.as_ptr().cast(), size_of_val(numbers))
     }
-    out
-}
-
-/// The sixteen lanes of `R × C` dot products over the first `whole` columns.
-#[inline(always)]
-fn partial<const R: usize, const C: usize, const FMA: bool>(
-    w: [&[f32]; R],
-    x: [&[f32]; C],
-    whole: usize,
-) -> [[[f32; LANES]; C]; R] {
-    #[cfg(target_arch = "x86_64")]
-    if FMA {
-        // SAFETY: `FMA` is only set below `strip_avx2`, where the features were found on this processor.
-        #[allow(unsafe_code)]
-        return unsafe { partial_avx2(w, x, whole) };
-    }
-    let mut acc = [[[0.0f32; LANES]; C]; R];
-    for k in (0..whole).step_by(LANES) {
-        for r in 0..R {
-            for c in 0..C {
-                let (w, x) = (&w[r][k..k + LANES], &x[c][k..k + LANES]);
-                for ((acc, w), x) in acc[r][c].iter_mut().zip(w).zip(x) {
-                    *acc = step::<FMA>(*w, *x, *acc);
-                }
-            }
-        }
-    }
-    acc
-}
-
-/// [`partial`] in two registers of eight lanes for each product. The compiler does not find these by itself.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-#[inline]
-#[allow(unsafe_code)]
-fn partial_avx2<const R: usize, const C: usize>(
-    w: [&[f32]; R],
-    x: [&[f32]; C],
-    whole: usize,
-) -> [[[f32; LANES]; C]; R] {
-    use std::arch::x86_64::{
-        __m256, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_setzero_ps, _mm256_storeu_ps,
-    };
-    assert!(w.iter().chain(&x).all(|v| v.len() >= whole));
-    let mut acc = [[[_mm256_setzero_ps(); 2]; C]; R];
-    let mut k = 0;
-    while k + LANES <= whole {
-        // SAFETY: k + 16 ≤ whole, and every slice is at least `whole` long.
-        let load = |v: &[f32], half: usize| -> __m256 {
-            unsafe { _mm256_loadu_ps(v.as_ptr().add(k + 8 * half)) }
-        };
-        let mut xs = [[_mm256_setzero_ps(); 2]; C];
-        for c in 0..C {
-            xs[c] = [load(x[c], 0), load(x[c], 1)];
-        }
-        for r in 0..R {
-            let (low, high) = (load(w[r], 0), load(w[r], 1));
-            for c in 0..C {
-                acc[r][c][0] = _mm256_fmadd_ps(low, xs[c][0], acc[r][c][0]);
-                acc[r][c][1] = _mm256_fmadd_ps(high, xs[c][1], acc[r][c][1]);
-            }
-        }
-        k += LANES;
-    }
-    let mut out = [[[0.0; LANES]; C]; R];
-    for r in 0..R {
-        for c in 0..C {
-            // SAFETY: sixteen lanes hold two times eight.
-            unsafe {
-                _mm256_storeu_ps(out[r][c].as_mut_ptr(), acc[r][c][0]);
-                _mm256_storeu_ps(out[r][c].as_mut_ptr().add(8), acc[r][c][1]);
-            }
-        }
-    }
-    out
 }
 
 /// Blocks as f32, with the processor's own instructions where the portable loop is known to be slower.
@@ -330,7 +252,7 @@ fn widen<const FMA: bool>(format: BlockFormat, blocks: &[u8], out: &mut [f32]) {
         for (out, block) in outs.iter_mut().zip(blocks) {
             let scale = f16::from_le_bytes([block[0], block[1]]).to_f32();
             if let Some(quants) = block[2..].first_chunk() {
-                // SAFETY: as in `partial`.
+                // SAFETY: `FMA` is only set below `strip_avx2` and `strip_avx512`, where the features were found.
                 #[allow(unsafe_code)]
                 unsafe {
                     widen_avx2(scale, quants, out);
@@ -345,7 +267,7 @@ fn widen<const FMA: bool>(format: BlockFormat, blocks: &[u8], out: &mut [f32]) {
         let (outs, _) = out.as_chunks_mut::<32>();
         for (out, block) in outs.iter_mut().zip(blocks) {
             let (scale, quants) = q4_0_as_bytes(block);
-            // SAFETY: as in `partial`.
+            // SAFETY: `FMA` is only set below `strip_avx2` and `strip_avx512`, where the features were found.
             #[allow(unsafe_code)]
             unsafe {
                 widen_avx2(scale, &quants, out);
@@ -374,24 +296,6 @@ fn widen_avx2(scale: f32, quants: &[u8; 32], out: &mut [f32; 32]) {
             _mm256_storeu_ps(out.as_mut_ptr().add(8 * part), _mm256_mul_ps(scale, wide));
         }
     }
-}
-
-#[inline(always)]
-fn step<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
-    if FMA { a.mul_add(b, c) } else { a * b + c }
-}
-
-#[inline(always)]
-fn tree(acc: &[f32; LANES]) -> f32 {
-    let mut v = *acc;
-    let mut half = LANES / 2;
-    while half > 0 {
-        for i in 0..half {
-            v[i] += v[i + half];
-        }
-        half /= 2;
-    }
-    v[0]
 }
 
 #[cfg(test)]
@@ -436,14 +340,56 @@ mod tests {
         }
     }
 
+    /// Every instruction set this processor has, on every shape of tile: the ones that fuse agree to the last bit.
     #[test]
-    fn the_portable_path_agrees_with_the_detected_one() {
-        let (x, w) = (random(3 * 100, 3), random(11 * 100, 4));
-        let (mut a, mut b) = (vec![0.0; 33], vec![0.0; 33]);
-        strip(&x, Matrix::F32(&w), 3, 100, 0, &mut a);
-        strip_portable(&x, Matrix::F32(&w), 3, 100, 0, &mut b);
-        for (a, b) in a.iter().zip(&b) {
-            assert!((a - b).abs() < 1e-5);
+    fn all_instruction_sets_agree() {
+        for (rows, columns, outputs) in [
+            (1, 16, 1),
+            (1, 100, 11),
+            (2, 100, 11),
+            (3, 5, 4),
+            (4, 33, 9),
+            (5, 64, 24),
+            (6, 768, 25),
+            (13, 100, 31),
+            (20, 3072, 27),
+        ] {
+            let (x, w) = (random(rows * columns, 3), random(outputs * columns, 4));
+            let run = |strip: &dyn Fn(&mut [&mut [f32]])| {
+                let mut y = vec![0.0; rows * outputs];
+                strip(&mut y.chunks_mut(outputs).collect::<Vec<_>>());
+                y
+            };
+            let w = Matrix::F32(&w);
+            let plain = run(&|out| strip_with::<lanes::Plain, false>(&x, w, columns, 0, out));
+            let found = run(&|out| strip(&x, w, columns, 0, out));
+            for (a, b) in plain.iter().zip(&found) {
+                assert!((a - b).abs() < 1e-4, "{a} {b}");
+            }
+            #[cfg(target_arch = "x86_64")]
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                // SAFETY: the features were found just above.
+                #[allow(unsafe_code)]
+                let narrow = run(&|out| unsafe { strip_avx2(&x, w, columns, 0, out) });
+                assert_eq!(found, narrow, "{rows} rows of {columns}");
+            }
+        }
+    }
+
+    #[test]
+    fn several_matrices_at_once_are_what_each_is_alone() {
+        let (rows, columns) = (3, 257);
+        let x = random(rows * columns, 8);
+        let sizes = [700, 1, 0, 313];
+        let ws: Vec<Vec<f32>> = sizes.iter().map(|m| random(m * columns, 9)).collect();
+        let mut together: Vec<Vec<f32>> = sizes.iter().map(|m| vec![7.0; rows * m]).collect();
+        let all = ws.iter().zip(&mut together);
+        let all = all.map(|(w, y)| (Matrix::F32(w), y.as_mut_slice()));
+        products_of(&x, rows, columns, all.collect());
+        for (w, y) in ws.iter().zip(&together) {
+            let mut alone = vec![0.0; y.len()];
+            product(&x, Matrix::F32(w), rows, columns, &mut alone);
+            assert_eq!(y, &alone);
         }
     }
 
@@ -478,6 +424,19 @@ mod tests {
         assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-2));
         product(&x, Matrix::BF16(&brains), 2, 64, &mut b);
         assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-1));
+    }
+
+    #[test]
+    fn tanh_is_close_relative_to_its_size() {
+        for i in -200_000i32..200_000 {
+            let x = i as f32 / 10_000.0;
+            let exact = f64::from(x).tanh();
+            let off = (f64::from(tanh(x)) - exact).abs();
+            assert!(off <= 2.5e-7 * exact.abs(), "{x}");
+        }
+        assert_eq!(tanh(f32::INFINITY), 1.0);
+        assert_eq!(tanh(f32::NEG_INFINITY), -1.0);
+        assert!(tanh(f32::NAN).is_nan());
     }
 
     #[test]

@@ -70,21 +70,78 @@ impl Linear {
     /// # Errors
     /// If the shapes do not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let learns = matches!(&self.weight, Stored::Float(w) if w.track_op());
-        let y = if learns || x.track_op() || !x.device().is_cpu() {
-            // Candle's own product, which knows its gradient and other devices, in f32.
-            let w = Self::table(&self.weight)?.to_device(x.device())?;
-            x.matmul(&w.t()?)?
+        let [y] = Self::forward_all([self], x)?;
+        Ok(y)
+    }
+
+    /// Apply several layers to the same `x` `[rows, inputs]`, in one go where that can be.
+    ///
+    /// # Errors
+    /// If the shapes do not fit.
+    pub fn forward_all<const N: usize>(layers: [&Self; N], x: &Tensor) -> Result<[Tensor; N]> {
+        let mut out = layers.map(|_| None);
+        if layers.iter().all(|layer| layer.is_plain(x)) {
+            let (rows, inputs) = x.dims2()?;
+            if let Some(other) = layers.iter().find(|layer| layer.inputs != inputs) {
+                candle_core::bail!(
+                    "{rows} rows of {inputs} numbers do not fit a matrix of {} by {}",
+                    other.outputs,
+                    other.inputs
+                );
+            }
+            let mut ys = layers.map(|layer| vec![0.0; rows * layer.outputs]);
+            with_slice(x, |x| {
+                Self::with_matrices(&layers, &[], &mut |all| {
+                    let all = all.iter().zip(&mut ys);
+                    let all = all.map(|(w, y)| (*w, y.as_mut_slice())).collect();
+                    kernel::products_of(x, rows, inputs, all);
+                })
+            })??;
+            for ((layer, mut y), out) in layers.iter().zip(ys).zip(&mut out) {
+                if let Some(bias) = &layer.bias {
+                    with_slice(bias, |bias| {
+                        for y in y.chunks_exact_mut(bias.len().max(1)) {
+                            y.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
+                        }
+                    })?;
+                }
+                *out = Some(Tensor::from_vec(y, (rows, layer.outputs), x.device())?);
+            }
         } else {
-            let rows = x.dim(0)?;
-            let mut y = vec![0.0; rows * self.outputs];
-            with_slice(x, |x| self.product(x, rows, &mut y))??;
-            Tensor::from_vec(y, (rows, self.outputs), x.device())?
-        };
+            for (layer, out) in layers.iter().zip(&mut out) {
+                *out = Some(layer.apply(x)?);
+            }
+        }
+        let missing = || candle_core::Error::Msg("a layer gave nothing".into());
+        let all: Vec<Tensor> = out.into_iter().flatten().collect();
+        <[Tensor; N]>::try_from(all).map_err(|_| missing())
+    }
+
+    /// By candle's own operations, which know their gradients and other devices.
+    fn apply(&self, x: &Tensor) -> Result<Tensor> {
+        // In f32, wherever the numbers are.
+        let w = Self::table(&self.weight)?.to_device(x.device())?;
+        let y = x.matmul(&w.t()?)?;
         match &self.bias {
             Some(bias) => y.broadcast_add(bias),
             None => Ok(y),
         }
+    }
+
+    /// Run `f` on the weights of all `layers`, those of the first ones being `found`.
+    fn with_matrices(
+        layers: &[&Self],
+        found: &[Matrix<'_>],
+        f: &mut dyn FnMut(&[Matrix<'_>]),
+    ) -> Result<()> {
+        let Some((first, rest)) = layers.split_first() else {
+            f(found);
+            return Ok(());
+        };
+        first.with_matrix(|w| {
+            let found: Vec<Matrix<'_>> = found.iter().copied().chain([w]).collect();
+            Self::with_matrices(rest, &found, f)
+        })?
     }
 
     /// The product alone, without bias, on plain slices: `x` `[rows, inputs]`, `y` `[rows, outputs]`.
@@ -97,6 +154,11 @@ impl Linear {
                 self.inputs
             );
         }
+        self.with_matrix(|w| kernel::product(x, w, rows, self.inputs, y))
+    }
+
+    /// Run `f` on the weights as they lie in main memory.
+    pub(crate) fn with_matrix<R>(&self, f: impl FnOnce(Matrix<'_>) -> R) -> Result<R> {
         match &self.weight {
             Stored::Float(w) => {
                 let (storage, layout) = w.storage_and_layout();
@@ -105,22 +167,32 @@ impl Linear {
                 else {
                     candle_core::bail!("weights are not in main memory");
                 };
-                let w = match w.dtype() {
+                Ok(f(match w.dtype() {
                     DType::F16 => Matrix::F16(&cpu.as_slice::<f16>()?[from..to]),
                     DType::BF16 => Matrix::BF16(&cpu.as_slice::<bf16>()?[from..to]),
                     _ => Matrix::F32(&cpu.as_slice::<f32>()?[from..to]),
-                };
-                kernel::product(x, w, rows, self.inputs, y);
+                }))
             }
             Stored::Quantised(q) => {
                 let Some(format) = BlockFormat::of(q.dtype()) else {
                     candle_core::bail!("blocks of {:?} have no kernel", q.dtype());
                 };
-                let blocks = q.data()?;
-                kernel::product(x, Matrix::Blocks(format, &blocks), rows, self.inputs, y);
+                Ok(f(Matrix::Blocks(format, &q.data()?)))
             }
         }
-        Ok(())
+    }
+
+    /// Whether the product of `x` runs on the kernels here, or must leave a trace for gradients or run elsewhere.
+    pub(crate) fn is_plain(&self, x: &Tensor) -> bool {
+        let learns = matches!(&self.weight, Stored::Float(w) if w.track_op())
+            || self.bias.as_ref().is_some_and(Tensor::track_op);
+        !learns && !x.track_op() && x.device().is_cpu()
+    }
+
+    /// Number of inputs.
+    #[must_use]
+    pub fn inputs(&self) -> usize {
+        self.inputs
     }
 
     /// The bias, if there is one.

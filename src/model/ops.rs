@@ -4,9 +4,10 @@
 //! and training would need two code paths. These are `CustomOp`s with `bwd`, so one forward serves both. On devices
 //! other than the CPU the same mathematics runs as plain candle tensor operations.
 
-use super::kernel::{self, Matrix, exp};
+use super::kernel::{self, Matrix, exp, tanh};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, Layout, Result, Shape, Storage, Tensor};
 use rayon::prelude::*;
+use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -485,6 +486,24 @@ impl CustomOp1 for Rope {
         let out = with_slice(grad, |g| back.rotate(g, arg.dim(D::Minus1).unwrap_or(1)))?;
         Ok(Some(Tensor::from_vec(out, arg.shape(), arg.device())?))
     }
+}
+
+/// Gelu with its tanh approximation, `x/2 · (1 + tanh(√(2/π) · (x + 0.044715 x³)))`, number by number.
+pub fn gelu_tanh(x: &Tensor) -> Result<Tensor> {
+    if x.track_op() || !x.device().is_cpu() {
+        return x.gelu();
+    }
+    let out = with_slice(x, |x| {
+        let mut out = x.to_vec();
+        for_rows(&mut out, 1024, |_, row| {
+            for x in row {
+                let inner = FRAC_2_SQRT_PI * FRAC_1_SQRT_2 * *x * (1.0 + 0.044_715 * *x * *x);
+                *x = 0.5 * *x * (1.0 + tanh(inner));
+            }
+        });
+        out
+    })?;
+    Tensor::from_vec(out, x.shape(), x.device())
 }
 
 /// `silu(gate) · up`, the gated MLP of the llama family.

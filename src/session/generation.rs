@@ -212,23 +212,21 @@ impl Generation {
             true => to.min(self.tokens.len() - 1) - from,
             false => to,
         };
-        let tile = Lens::tile(model.decoder());
-        let mut at = 0;
-        while at < complete {
-            let span = at..complete.min(at + tile);
-            let opened = self.lens.open(model.decoder(), &traced, span.clone())?;
-            let targets: Vec<Option<u32>> = span
-                .clone()
-                .map(|i| self.tokens.get(from + i + 1).copied().filter(|_| causal))
-                .collect();
-            for (i, mut cells) in span.clone().zip(self.lens.read(&opened, &targets)) {
-                cells.attention = attention.next().flatten();
-                emit(Event::Cells {
-                    position: from + i,
-                    cells: Arc::new(cells),
-                });
-            }
-            at = span.end;
+        let targets: Vec<Option<u32>> = (from..from + complete)
+            .map(|i| self.tokens.get(i + 1).copied().filter(|_| causal))
+            .collect();
+        let cells = match complete {
+            0 => Vec::new(),
+            _ => self
+                .lens
+                .cells(model.decoder(), &traced, 0..complete, &targets)?,
+        };
+        for (position, mut cells) in (from..).zip(cells) {
+            cells.attention = attention.next().flatten();
+            emit(Event::Cells {
+                position,
+                cells: Arc::new(cells),
+            });
         }
         if causal && to == self.tokens.len() {
             let last = to - from - 1;

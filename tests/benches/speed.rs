@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::expect_used, clippy::print_stdout)]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use entroscope::memory::HugePages;
 use entroscope::model::decoder::{Row, Taps};
 use entroscope::model::{LoadOptions, Model};
 use entroscope::session::{self, Event, Generation, Job, Prompt};
@@ -14,6 +15,9 @@ use std::hint::black_box;
 use std::io::Read;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
+
+#[global_allocator]
+static ALLOCATOR: HugePages = HugePages;
 
 const PROMPT: &str = "Once upon a time, there was a little girl named Lily. She";
 

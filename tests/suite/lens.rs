@@ -1,6 +1,6 @@
 //! The lens against its float64 reference, on rows that break naive formulas.
 
-use entroscope::lens::{Lens, LensSettings, Opened, reference};
+use entroscope::lens::{Lens, LensSettings, reference};
 use entroscope::trace::Cells;
 use proptest::prelude::*;
 
@@ -8,7 +8,7 @@ use proptest::prelude::*;
 fn read(rows: &[Vec<f32>], target: Option<u32>, settings: &LensSettings) -> (Lens, Cells) {
     let lens = Lens::new(settings.clone());
     let vectors = [1.0, -2.0, 0.5, 0.25].repeat(rows.len());
-    let opened = Opened::from_parts(1, rows.len(), rows.concat(), vectors);
+    let opened = lens.opened(1, rows.len(), rows.concat(), vectors);
     let cells = lens.read(&opened, &[target]).swap_remove(0);
     (lens, cells)
 }

@@ -106,9 +106,7 @@ impl Attention {
         x: &Tensor,
         pass: &mut Pass<'_, '_>,
     ) -> candle_core::Result<Tensor> {
-        let q = self.query.forward(x)?;
-        let k = self.key.forward(x)?;
-        let v = self.value.forward(x)?;
+        let [q, k, v] = Linear::forward_all([&self.query, &self.key, &self.value], x)?;
         self.heads.attend(q, k, v, pass)
     }
 }

@@ -69,13 +69,15 @@ impl Mlp {
 
     /// `x` `[tokens, d_model]` → the same shape.
     pub(crate) fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let up = self.up.forward(x)?;
         let inner = match &self.gate {
-            Some(gate) if self.activation == Activation::Silu => {
-                ops::swiglu(&gate.forward(x)?, &up)?
+            Some(gate) => {
+                let [gate, up] = Linear::forward_all([gate, &self.up], x)?;
+                match self.activation {
+                    Activation::Silu => ops::swiglu(&gate, &up)?,
+                    other => (activate(&gate, other)? * up)?,
+                }
             }
-            Some(gate) => (activate(&gate.forward(x)?, self.activation)? * up)?,
-            None => activate(&up, self.activation)?,
+            None => activate(&self.up.forward(x)?, self.activation)?,
         };
         self.down.forward(&inner)
     }
@@ -85,7 +87,7 @@ impl Mlp {
 pub(crate) fn activate(x: &Tensor, activation: Activation) -> candle_core::Result<Tensor> {
     match activation {
         Activation::Silu => x.silu(),
-        Activation::GeluTanh => x.gelu(),
+        Activation::GeluTanh => ops::gelu_tanh(x),
         Activation::GeluErf => x.gelu_erf(),
         Activation::Relu => x.relu(),
     }

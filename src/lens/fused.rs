@@ -1,0 +1,140 @@
+//! The head of many states and the reduction of their logits in one pass over the vocabulary.
+//!
+//! A thread takes some blocks of the vocabulary one after the other: it multiplies a block of the head with all rows at
+//! hand and reduces the logits while they lie in the cache. The weights are read once, and no row of logits is ever whole,
+//! but for those that are asked to be kept.
+
+use super::distribution::{self, Part, Plan, Room, Row};
+use crate::model::head::Last;
+use crate::model::reduce::BLOCK;
+use rayon::prelude::*;
+
+/// Rows that are read together at most, so that they and a block of their logits stay in the second-level cache.
+const ROWS: usize = 112;
+
+/// Where logits come from.
+pub(super) enum Source<'a> {
+    /// The head's big matrix and its inputs `[rows][width]`.
+    Head(&'a Last<'a>, &'a [f32]),
+    /// Logits that are there, `[rows][vocab]`.
+    Logits(&'a [f32], usize),
+}
+
+impl Source<'_> {
+    pub(super) fn vocab(&self) -> usize {
+        match self {
+            Self::Head(last, _) => last.vocab,
+            Self::Logits(_, vocab) => *vocab,
+        }
+    }
+
+    /// The logits `first..` of the rows from `row` on.
+    fn read(&self, row: usize, first: usize, out: &mut [&mut [f32]]) {
+        match self {
+            Self::Head(last, x) => last.logits(&x[row * last.width()..], first, out),
+            Self::Logits(z, vocab) => {
+                for (i, out) in out.iter_mut().enumerate() {
+                    let at = (row + i) * vocab + first;
+                    let count = out.len();
+                    out.copy_from_slice(&z[at..at + count]);
+                }
+            }
+        }
+    }
+}
+
+/// The rows of `source`, reduced, `[tokens][states]`; and of each the logit of its token's target, where there is one.
+///
+/// `keep` is `[rows][vocab]` and receives all logits, or is empty.
+pub(super) fn read(
+    source: &Source<'_>,
+    tokens: usize,
+    states: usize,
+    targets: &[Option<u32>],
+    plan: &Plan,
+    keep: &mut [f32],
+) -> Vec<(Row, Option<f32>)> {
+    let at_once = (ROWS / states).max(1);
+    let mut keep = keep.chunks_mut((at_once * states * source.vocab()).max(1));
+    let mut rows = Vec::with_capacity(tokens * states);
+    for first in (0..tokens).step_by(at_once) {
+        let count = at_once.min(tokens - first);
+        let keep = keep.next().unwrap_or_default();
+        let targets: Vec<Option<u32>> = (0..count)
+            .flat_map(|i| {
+                let target = targets.get(first + i).copied().flatten();
+                std::iter::repeat_n(target, states)
+            })
+            .collect();
+        rows.extend(group(source, first * states, states, &targets, plan, keep));
+    }
+    rows
+}
+
+/// The same for rows that are read together.
+fn group(
+    source: &Source<'_>,
+    first: usize,
+    states: usize,
+    targets: &[Option<u32>],
+    plan: &Plan,
+    keep: &mut [f32],
+) -> Vec<(Row, Option<f32>)> {
+    let (rows, vocab) = (targets.len(), source.vocab());
+    let wanted: Vec<Option<f32>> = targets
+        .iter()
+        .enumerate()
+        .map(|(row, target)| {
+            let id = target.filter(|id| (*id as usize) < vocab)?;
+            let mut z = [0.0];
+            source.read(first + row, id as usize, &mut [&mut z]);
+            Some(z[0])
+        })
+        .collect();
+    let blocks = vocab.div_ceil(BLOCK);
+    // A few stretches of the vocabulary a thread even out the load.
+    let stretch = blocks.div_ceil(4 * rayon::current_num_threads()).max(1);
+    let mut kept: Vec<Vec<&mut [f32]>> = (0..blocks.div_ceil(stretch))
+        .map(|_| Vec::with_capacity(if keep.is_empty() { 0 } else { rows }))
+        .collect();
+    for row in keep.chunks_mut(vocab.max(1)) {
+        for (kept, part) in kept.iter_mut().zip(row.chunks_mut(stretch * BLOCK)) {
+            kept.push(part);
+        }
+    }
+    let parts: Vec<Part> = kept
+        .into_par_iter()
+        .with_max_len(1)
+        .enumerate()
+        .map(|(i, mut kept)| {
+            let mut part = Part::new(i * stretch, rows);
+            let mut room = Room::new();
+            let mut tile = match kept.is_empty() {
+                true => vec![0.0; rows * BLOCK],
+                false => Vec::new(),
+            };
+            for block in i * stretch..blocks.min((i + 1) * stretch) {
+                let (from, to) = (block * BLOCK, vocab.min((block + 1) * BLOCK));
+                let within = from - i * stretch * BLOCK;
+                let mut z: Vec<&mut [f32]> = match kept.is_empty() {
+                    true => tile
+                        .chunks_mut(BLOCK)
+                        .map(|row| &mut row[..to - from])
+                        .collect(),
+                    false => kept
+                        .iter_mut()
+                        .map(|row| &mut row[within..within + to - from])
+                        .collect(),
+                };
+                source.read(first, from, &mut z);
+                part.take(&z, states, &wanted, plan, &mut room);
+            }
+            part
+        })
+        .collect();
+    (0..rows)
+        .into_par_iter()
+        .with_min_len(16)
+        .map(|row| (distribution::merge(&parts, row, states, plan), wanted[row]))
+        .collect()
+}

@@ -1,0 +1,353 @@
+//! Sixteen running sums of a dot product, in the registers of whatever the processor has.
+//!
+//! Every set adds the same numbers in the same order: lane i takes the columns i, i + 16, i + 32, …, and the lanes are
+//! added by halves (i + 8, then i + 4, i + 2, i + 1). The sets with a fused multiply-add round alike, so AVX2 and AVX-512
+//! agree to the last bit; without one the products are rounded too.
+#![allow(unsafe_code)]
+
+/// Sixteen lanes of f32.
+///
+/// # Safety
+/// The methods may only run on a processor that has the instructions of the type, and `load` reads 16 numbers.
+pub(super) unsafe trait Lanes: Copy {
+    /// Weight rows of a register tile: 3 or 4.
+    const ROWS: usize;
+    /// Most input rows of a register tile, at most 6.
+    const COLUMNS: usize;
+
+    /// All zero.
+    unsafe fn zero() -> Self;
+
+    /// The 16 numbers at `from`, which need no alignment.
+    unsafe fn load(from: *const f32) -> Self;
+
+    /// `self + a · b`.
+    unsafe fn add_product(self, a: Self, b: Self) -> Self;
+
+    /// The sums of the lanes of four.
+    unsafe fn sums(four: [Self; 4]) -> [f32; 4];
+
+    /// The sums of the lanes of sixteen, `[row][column]`, as `[column][row]`.
+    #[inline(always)]
+    unsafe fn transposed_sums(all: [[Self; 4]; 4]) -> [[f32; 4]; 4] {
+        let mut out = [[0.0; 4]; 4];
+        for (column, out) in out.iter_mut().enumerate() {
+            // SAFETY: the caller's.
+            *out = unsafe {
+                Self::sums([
+                    all[0][column],
+                    all[1][column],
+                    all[2][column],
+                    all[3][column],
+                ])
+            };
+        }
+        out
+    }
+
+    /// Ask for the memory at `at`, which may lie anywhere.
+    #[inline(always)]
+    unsafe fn prefetch(at: *const u8) {
+        let _ = at;
+    }
+}
+
+/// Plain numbers, for processors without anything better known.
+#[derive(Clone, Copy)]
+pub(super) struct Plain([f32; 16]);
+
+// SAFETY: needs no instructions of its own.
+unsafe impl Lanes for Plain {
+    const ROWS: usize = 3;
+    const COLUMNS: usize = 2;
+
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        Self([0.0; 16])
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller's; an array of f32 has the alignment of f32.
+        Self(unsafe { from.cast::<[f32; 16]>().read_unaligned() })
+    }
+
+    #[inline(always)]
+    unsafe fn add_product(mut self, a: Self, b: Self) -> Self {
+        for i in 0..16 {
+            self.0[i] += a.0[i] * b.0[i];
+        }
+        self
+    }
+
+    #[inline(always)]
+    unsafe fn sums(four: [Self; 4]) -> [f32; 4] {
+        four.map(|lanes| {
+            let mut v = lanes.0;
+            let mut half = 8;
+            while half > 0 {
+                for i in 0..half {
+                    v[i] += v[i + half];
+                }
+                half /= 2;
+            }
+            v[0]
+        })
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(super) mod x86 {
+    //! AVX2 with fused multiply-add, and AVX-512.
+
+    use super::Lanes;
+    use std::arch::x86_64::*;
+
+    /// Twice eight lanes.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Avx2([__m256; 2]);
+
+    // No closures below: these functions only become instructions where they are inlined into a function that has the
+    // features, and that is only certain for functions marked so.
+
+    /// Lanes i + lanes i + 4 of eight.
+    #[inline(always)]
+    unsafe fn by_four(v: __m256) -> __m128 {
+        // SAFETY: AVX2 is there, as the caller promises; so below.
+        unsafe { _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v)) }
+    }
+
+    /// The sums of four times eight lanes.
+    #[inline(always)]
+    unsafe fn eights(a: __m256, b: __m256, c: __m256, d: __m256) -> [f32; 4] {
+        // SAFETY: the caller's.
+        unsafe {
+            let (a, b, c, d) = (by_four(a), by_four(b), by_four(c), by_four(d));
+            let ab = _mm_add_ps(_mm_movelh_ps(a, b), _mm_movehl_ps(b, a));
+            let cd = _mm_add_ps(_mm_movelh_ps(c, d), _mm_movehl_ps(d, c));
+            let sums = _mm_add_ps(
+                _mm_shuffle_ps::<0x88>(ab, cd),
+                _mm_shuffle_ps::<0xdd>(ab, cd),
+            );
+            let mut out = [0.0; 4];
+            _mm_storeu_ps(out.as_mut_ptr(), sums);
+            out
+        }
+    }
+
+    // SAFETY: the methods use AVX2 and FMA alone.
+    unsafe impl Lanes for Avx2 {
+        const ROWS: usize = 3;
+        const COLUMNS: usize = 2;
+
+        #[inline(always)]
+        unsafe fn zero() -> Self {
+            // SAFETY: the caller's, as below.
+            Self(unsafe { [_mm256_setzero_ps(); 2] })
+        }
+
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            // SAFETY: the caller gives 16 numbers.
+            Self(unsafe { [_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(8))] })
+        }
+
+        #[inline(always)]
+        unsafe fn add_product(self, a: Self, b: Self) -> Self {
+            // SAFETY: the caller's.
+            Self(unsafe {
+                [
+                    _mm256_fmadd_ps(a.0[0], b.0[0], self.0[0]),
+                    _mm256_fmadd_ps(a.0[1], b.0[1], self.0[1]),
+                ]
+            })
+        }
+
+        #[inline(always)]
+        unsafe fn sums(four: [Self; 4]) -> [f32; 4] {
+            // SAFETY: the caller's.
+            unsafe {
+                let [a, b, c, d] = four;
+                eights(
+                    _mm256_add_ps(a.0[0], a.0[1]),
+                    _mm256_add_ps(b.0[0], b.0[1]),
+                    _mm256_add_ps(c.0[0], c.0[1]),
+                    _mm256_add_ps(d.0[0], d.0[1]),
+                )
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn prefetch(at: *const u8) {
+            // SAFETY: a prefetch of any address is allowed.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+        }
+    }
+
+    /// Sixteen lanes in one register.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Avx512(__m512);
+
+    /// Lanes i + lanes i + 8 of sixteen.
+    #[inline(always)]
+    unsafe fn half(v: Avx512) -> __m256 {
+        // SAFETY: the caller's.
+        unsafe {
+            _mm256_add_ps(
+                _mm512_castps512_ps256(v.0),
+                _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(v.0))),
+            )
+        }
+    }
+
+    /// Four times sixteen lanes, each added down to a quarter.
+    #[inline(always)]
+    unsafe fn quarters(row: [Avx512; 4]) -> __m512 {
+        // SAFETY: the caller's.
+        unsafe {
+            let [a, b, c, d] = row;
+            let ab = _mm512_add_ps(
+                _mm512_shuffle_f32x4::<0x44>(a.0, b.0),
+                _mm512_shuffle_f32x4::<0xee>(a.0, b.0),
+            );
+            let cd = _mm512_add_ps(
+                _mm512_shuffle_f32x4::<0x44>(c.0, d.0),
+                _mm512_shuffle_f32x4::<0xee>(c.0, d.0),
+            );
+            _mm512_add_ps(
+                _mm512_shuffle_f32x4::<0x88>(ab, cd),
+                _mm512_shuffle_f32x4::<0xdd>(ab, cd),
+            )
+        }
+    }
+
+    /// Of each quarter of two, the lower two lanes + the upper two.
+    #[inline(always)]
+    unsafe fn by_two(a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the caller's.
+        unsafe {
+            let (a, b) = (_mm512_castps_pd(a), _mm512_castps_pd(b));
+            _mm512_add_ps(
+                _mm512_castpd_ps(_mm512_unpacklo_pd(a, b)),
+                _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)),
+            )
+        }
+    }
+
+    // SAFETY: the methods use AVX-512F (and AVX2) alone.
+    unsafe impl Lanes for Avx512 {
+        const ROWS: usize = 4;
+        const COLUMNS: usize = 6;
+
+        #[inline(always)]
+        unsafe fn zero() -> Self {
+            // SAFETY: the caller's, as below.
+            Self(unsafe { _mm512_setzero_ps() })
+        }
+
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            // SAFETY: the caller gives 16 numbers.
+            Self(unsafe { _mm512_loadu_ps(from) })
+        }
+
+        #[inline(always)]
+        unsafe fn add_product(self, a: Self, b: Self) -> Self {
+            // SAFETY: the caller's.
+            Self(unsafe { _mm512_fmadd_ps(a.0, b.0, self.0) })
+        }
+
+        #[inline(always)]
+        unsafe fn sums(four: [Self; 4]) -> [f32; 4] {
+            // SAFETY: the caller's.
+            unsafe {
+                let [a, b, c, d] = four;
+                eights(half(a), half(b), half(c), half(d))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn transposed_sums(all: [[Self; 4]; 4]) -> [[f32; 4]; 4] {
+            // SAFETY: the caller's.
+            unsafe {
+                let [a, b, c, d] = all;
+                let ab = by_two(quarters(a), quarters(b));
+                let cd = by_two(quarters(c), quarters(d));
+                let sums = _mm512_add_ps(
+                    _mm512_shuffle_ps::<0x88>(ab, cd),
+                    _mm512_shuffle_ps::<0xdd>(ab, cd),
+                );
+                let mut out = [[0.0; 4]; 4];
+                _mm512_storeu_ps(out.as_mut_ptr().cast(), sums);
+                out
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn prefetch(at: *const u8) {
+            // SAFETY: a prefetch of any address is allowed.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+        }
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+pub(super) mod arm {
+    //! NEON, which every 64-bit ARM processor has.
+
+    use super::Lanes;
+    use std::arch::aarch64::*;
+
+    /// Four times four lanes.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Neon([float32x4_t; 4]);
+
+    // SAFETY: NEON is part of the architecture.
+    unsafe impl Lanes for Neon {
+        const ROWS: usize = 3;
+        const COLUMNS: usize = 2;
+
+        #[inline(always)]
+        unsafe fn zero() -> Self {
+            // SAFETY: as above, and below.
+            Self(unsafe { [vdupq_n_f32(0.0); 4] })
+        }
+
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            // SAFETY: the caller gives 16 numbers.
+            Self(unsafe {
+                [
+                    vld1q_f32(from),
+                    vld1q_f32(from.add(4)),
+                    vld1q_f32(from.add(8)),
+                    vld1q_f32(from.add(12)),
+                ]
+            })
+        }
+
+        #[inline(always)]
+        unsafe fn add_product(mut self, a: Self, b: Self) -> Self {
+            for i in 0..4 {
+                // SAFETY: as above.
+                self.0[i] = unsafe { vfmaq_f32(self.0[i], a.0[i], b.0[i]) };
+            }
+            self
+        }
+
+        #[inline(always)]
+        unsafe fn sums(four: [Self; 4]) -> [f32; 4] {
+            let mut out = [0.0; 4];
+            for (out, v) in out.iter_mut().zip(four) {
+                // SAFETY: as above.
+                *out = unsafe {
+                    let low = vaddq_f32(v.0[0], v.0[2]);
+                    let four = vaddq_f32(low, vaddq_f32(v.0[1], v.0[3]));
+                    let two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
+                    vget_lane_f32::<0>(two) + vget_lane_f32::<1>(two)
+                };
+            }
+            out
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! Blocked products of rows with rows, in register tiles.
+//!
+//! Blocking changes what is computed next to what, never the order in which one output number is summed: see
+//! [`super::lanes`].
+#![allow(unsafe_code)]
+
+use super::lanes::Lanes;
+
+/// How far ahead a single stream of weights is asked for, in numbers: 4 KiB.
+const AHEAD: usize = 1024;
+/// Bytes of a cache line, where it is not known better.
+const LINE: usize = 64;
+/// Groups of input rows up to which weights are read in one stream.
+const FEW: usize = 4;
+
+/// All products of the rows of `tile` with the `rows` rows of `x` (both `columns` long), `out[row][weight row]`. `next` is
+/// what will be read from main memory after this tile: it is asked for on the way.
+///
+/// # Safety
+/// The processor must have the instructions of `L`.
+#[inline(always)]
+pub(super) unsafe fn products<L: Lanes>(
+    x: &[f32],
+    tile: &[f32],
+    columns: usize,
+    out: &mut [&mut [f32]],
+    next: &[u8],
+) {
+    let (rows, weights) = (out.len(), tile.len() / columns);
+    assert!(x.len() >= rows * columns && tile.len() == weights * columns);
+    assert!(out.iter().all(|out| out.len() >= weights));
+    // SAFETY: the processor is the caller's; all indices of rows are below `rows` and `weights`, as asserted.
+    unsafe {
+        if rows == 1 {
+            single::<L>(x, tile, columns, &mut *out[0]);
+            return;
+        }
+        // Rows in groups of about the same size, none larger than a register tile.
+        let groups = rows.div_ceil(L::COLUMNS);
+        let steps = weights.div_ceil(L::ROWS) * groups * columns.div_ceil(16);
+        let mut job = Job {
+            x: x.as_ptr(),
+            w: tile.as_ptr(),
+            columns,
+            ahead: Ahead {
+                at: next.as_ptr(),
+                end: next.as_ptr().wrapping_add(next.len()),
+                lines: next.len().div_ceil(LINE).div_ceil(steps.max(1)),
+            },
+        };
+        let group = |i: usize| (i * rows / groups, (i + 1) * rows / groups);
+        if groups <= FEW {
+            // The input stays in the cache, weights pass by once.
+            let follows = next.as_ptr() == tile.as_ptr_range().end.cast();
+            let mut m = 0;
+            while m < weights {
+                let take = if weights - m >= L::ROWS { L::ROWS } else { 1 };
+                for i in 0..groups {
+                    if follows {
+                        // The next few weight rows, wherever they are by then.
+                        let at: *const u8 = tile.as_ptr().wrapping_add((m + take) * columns).cast();
+                        let bytes = if i == 0 { take * columns * 4 } else { 0 };
+                        job.ahead = Ahead {
+                            at,
+                            end: at.wrapping_add(bytes),
+                            lines: take,
+                        };
+                    }
+                    let (from, to) = group(i);
+                    job.group::<L>(m, take, from, to - from, out);
+                }
+                m += take;
+            }
+        } else {
+            // A group of input rows stays in the cache while all weights of the tile pass by.
+            for i in 0..groups {
+                let (from, to) = group(i);
+                let mut m = 0;
+                while m < weights {
+                    let take = if weights - m >= L::ROWS { L::ROWS } else { 1 };
+                    job.group::<L>(m, take, from, to - from, out);
+                    m += take;
+                }
+            }
+        }
+    }
+}
+
+/// One row of `x`: weights are read as one stream.
+#[inline(always)]
+unsafe fn single<L: Lanes>(x: &[f32], tile: &[f32], columns: usize, out: &mut [f32]) {
+    let weights = tile.len() / columns;
+    let mut m = 0;
+    // SAFETY: rows m.. of the tile exist, and x is one row.
+    unsafe {
+        while m + 4 <= weights {
+            let mut acc = [L::zero(); 4];
+            for (i, acc) in acc.iter_mut().enumerate() {
+                let w = tile.as_ptr().add((m + i) * columns);
+                *acc = dots::<L, 1, 1>([w], [x.as_ptr()], columns, &mut Ahead::after(w))[0][0];
+            }
+            out[m..m + 4].copy_from_slice(&L::sums(acc));
+            m += 4;
+        }
+        while m < weights {
+            let w = tile.as_ptr().add(m * columns);
+            let acc = dots::<L, 1, 1>([w], [x.as_ptr()], columns, &mut Ahead::after(w))[0][0];
+            out[m] = L::sums([acc; 4])[0];
+            m += 1;
+        }
+    }
+}
+
+/// Memory that will be read soon, asked for a few cache lines a step.
+struct Ahead {
+    at: *const u8,
+    end: *const u8,
+    /// One a step, or four.
+    lines: usize,
+}
+
+impl Ahead {
+    /// What follows a row of a single stream.
+    #[inline(always)]
+    fn after(w: *const f32) -> Self {
+        Self {
+            at: w.wrapping_add(AHEAD).cast(),
+            end: std::ptr::without_provenance(usize::MAX),
+            lines: 1,
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn step<L: Lanes>(&mut self) {
+        if self.at < self.end {
+            // SAFETY: the caller's.
+            unsafe {
+                L::prefetch(self.at);
+                if self.lines > 1 {
+                    L::prefetch(self.at.wrapping_add(LINE));
+                    L::prefetch(self.at.wrapping_add(2 * LINE));
+                    L::prefetch(self.at.wrapping_add(3 * LINE));
+                    self.at = self.at.wrapping_add(3 * LINE);
+                }
+            }
+            self.at = self.at.wrapping_add(LINE);
+        }
+    }
+}
+
+struct Job {
+    x: *const f32,
+    w: *const f32,
+    columns: usize,
+    ahead: Ahead,
+}
+
+impl Job {
+    /// Weight rows `m..m + take` with input rows `n..n + count`, where `take` is 1 or all of a register tile.
+    #[inline(always)]
+    unsafe fn group<L: Lanes>(
+        &mut self,
+        m: usize,
+        take: usize,
+        n: usize,
+        count: usize,
+        out: &mut [&mut [f32]],
+    ) {
+        // SAFETY: the caller's.
+        unsafe {
+            match (take, count) {
+                (1, 1) => self.tile::<L, 1, 1>(m, n, out),
+                (1, 2) => self.tile::<L, 1, 2>(m, n, out),
+                (1, 3) => self.tile::<L, 1, 3>(m, n, out),
+                (1, 4) => self.tile::<L, 1, 4>(m, n, out),
+                (1, 5) => self.tile::<L, 1, 5>(m, n, out),
+                (1, _) => self.tile::<L, 1, 6>(m, n, out),
+                (_, 1) if L::ROWS == 3 => self.tile::<L, 3, 1>(m, n, out),
+                (_, _) if L::ROWS == 3 => self.tile::<L, 3, 2>(m, n, out),
+                (_, 1) => self.tile::<L, 4, 1>(m, n, out),
+                (_, 2) => self.tile::<L, 4, 2>(m, n, out),
+                (_, 3) => self.tile::<L, 4, 3>(m, n, out),
+                (_, 4) => self.tile::<L, 4, 4>(m, n, out),
+                (_, 5) => self.tile::<L, 4, 5>(m, n, out),
+                (_, _) => self.tile::<L, 4, 6>(m, n, out),
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn tile<L: Lanes, const R: usize, const C: usize>(
+        &mut self,
+        m: usize,
+        n: usize,
+        out: &mut [&mut [f32]],
+    ) {
+        // SAFETY: the caller's; the last of the R and C rows still lies within `w` and `x`.
+        unsafe {
+            let mut w = [self.w; R];
+            for (r, w) in w.iter_mut().enumerate() {
+                *w = w.add((m + r) * self.columns);
+            }
+            let mut x = [self.x; C];
+            for (c, x) in x.iter_mut().enumerate() {
+                *x = x.add((n + c) * self.columns);
+            }
+            let acc = dots::<L, R, C>(w, x, self.columns, &mut self.ahead);
+            let mut c = 0;
+            while c < C {
+                if R > 1 && C - c >= 3 {
+                    // Sixteen at once; what is missing repeats what is there.
+                    let mut all = [[L::zero(); 4]; 4];
+                    for (r, all) in all.iter_mut().enumerate() {
+                        for (i, one) in all.iter_mut().enumerate() {
+                            *one = acc[r.min(R - 1)][(c + i).min(C - 1)];
+                        }
+                    }
+                    let sums = L::transposed_sums(all);
+                    for (i, sums) in sums.iter().enumerate().take(C - c) {
+                        out[n + c + i][m..m + R].copy_from_slice(&sums[..R]);
+                    }
+                    c += 4;
+                } else {
+                    let mut four = [L::zero(); 4];
+                    for (r, one) in four.iter_mut().enumerate() {
+                        *one = acc[r.min(R - 1)][c];
+                    }
+                    let sums = L::sums(four);
+                    out[n + c][m..m + R].copy_from_slice(&sums[..R]);
+                    c += 1;
+                }
+            }
+        }
+    }
+}
+
+/// The lanes of `R × C` dot products of `columns` numbers each.
+#[inline(always)]
+unsafe fn dots<L: Lanes, const R: usize, const C: usize>(
+    w: [*const f32; R],
+    x: [*const f32; C],
+    columns: usize,
+    ahead: &mut Ahead,
+) -> [[L; C]; R] {
+    let whole = columns / 16 * 16;
+    // SAFETY: every pointer is followed by `columns` numbers, as the caller promises.
+    unsafe {
+        let mut acc = [[L::zero(); C]; R];
+        let mut k = 0;
+        while k < whole {
+            step::<L, R, C>(&mut acc, &w, &x, k);
+            ahead.step::<L>();
+            k += 16;
+        }
+        if whole < columns {
+            // What is beyond the end adds products of zeros.
+            let mut ws = [[0.0f32; 16]; R];
+            let mut xs = [[0.0f32; 16]; C];
+            let (mut w_ends, mut x_ends) = (w, x);
+            for r in 0..R {
+                ws[r][..columns - whole].copy_from_slice(rest(w[r], whole, columns));
+                w_ends[r] = ws[r].as_ptr();
+            }
+            for c in 0..C {
+                xs[c][..columns - whole].copy_from_slice(rest(x[c], whole, columns));
+                x_ends[c] = xs[c].as_ptr();
+            }
+            step::<L, R, C>(&mut acc, &w_ends, &x_ends, 0);
+        }
+        acc
+    }
+}
+
+/// Numbers `from..to` of a row.
+#[inline(always)]
+unsafe fn rest<'a>(row: *const f32, from: usize, to: usize) -> &'a [f32] {
+    // SAFETY: the row has `to` numbers, as the caller promises.
+    unsafe { std::slice::from_raw_parts(row.add(from), to - from) }
+}
+
+#[inline(always)]
+unsafe fn step<L: Lanes, const R: usize, const C: usize>(
+    acc: &mut [[L; C]; R],
+    w: &[*const f32; R],
+    x: &[*const f32; C],
+    k: usize,
+) {
+    // SAFETY: every pointer is followed by k + 16 numbers, as the caller promises.
+    unsafe {
+        let mut xs = [L::zero(); C];
+        for c in 0..C {
+            xs[c] = L::load(x[c].add(k));
+        }
+        for r in 0..R {
+            let row = L::load(w[r].add(k));
+            for c in 0..C {
+                acc[r][c] = acc[r][c].add_product(row, xs[c]);
+            }
+        }
+    }
+}
