@@ -23,7 +23,7 @@ pub fn read(
     };
     let (heads, _, keys) = first.rows[row].dims3()?;
     // A reader of texts sees what was there; one that sees in both directions, all of it.
-    let shown = if first.causal {
+    let shown = if first.sight.causal {
         (position + 1).min(keys)
     } else {
         keys
@@ -41,7 +41,7 @@ pub fn read(
         let p = block.rows[row].narrow(1, token, 1)?;
         let keys = p.dim(2)?;
         with_slice(&p, |p| {
-            all.block(p, keys, block.visible(position, keys));
+            all.block(p, keys, block.sight.visible(position, keys));
             if let Some(rows) = &mut rows {
                 for a in p.chunks_exact(keys) {
                     rows.extend_from_slice(&a[..shown]);

@@ -103,11 +103,11 @@ impl State {
 
     /// Forget everything from position `len` on, announcements included.
     pub fn truncate(&mut self, len: usize) {
+        self.announced = self.announced.min(len);
         if len >= self.tokens.len() {
             return;
         }
         self.tokens.truncate(len);
-        self.announced = len;
         self.interventions.retain(|(from, _)| *from < len);
         if self.layers.iter().any(LayerState::recurrent) {
             self.forget();

@@ -13,7 +13,7 @@ use super::head::Head;
 use super::intervention::Intervention;
 use super::layers::{Block, NormLayer, Pass, Span};
 use super::linear::{Embedding, Linear};
-use super::ops::Angles;
+use super::ops::{Angles, Sight};
 use super::weights::{Loader, Loading, TensorSource};
 use crate::error::Result;
 use candle_core::{Device, Tensor};
@@ -76,23 +76,8 @@ pub struct Traced {
 pub struct BlockAttention {
     /// For each row `[heads, tokens, keys]`; keys that a token does not see have exactly 0.
     pub rows: Vec<Tensor>,
-    /// A token sees so many keys, its own included.
-    pub window: Option<usize>,
-    /// Whether a token sees no later ones.
-    pub causal: bool,
-}
-
-impl BlockAttention {
-    /// The keys that the token at `position` sees, of `keys`.
-    #[must_use]
-    pub fn visible(&self, position: usize, keys: usize) -> Range<usize> {
-        let end = match self.causal {
-            true => (position + 1).min(keys),
-            false => keys,
-        };
-        let first = self.window.map_or(0, |w| (position + 1).saturating_sub(w));
-        first.min(end)..end
-    }
+    /// Which keys a token sees.
+    pub sight: Sight,
 }
 
 /// A language model with its weights.
@@ -259,6 +244,14 @@ impl Decoder {
             if let Some(id) = row.tokens.iter().find(|id| **id as usize >= c.embedded) {
                 candle_core::bail!("token id {id} is outside the vocabulary of {}", c.vocab);
             }
+            let beyond = |one: &&Intervention| one.layer > c.blocks();
+            if let Some(one) = row.interventions.iter().find(beyond) {
+                candle_core::bail!(
+                    "an intervention names layer {}, but there are {}",
+                    one.layer,
+                    c.blocks()
+                );
+            }
             if row.tokens.is_empty() {
                 candle_core::bail!("a row has no tokens to read");
             }
@@ -321,8 +314,10 @@ impl Decoder {
                 let kind = c.layers[i];
                 attention.push(kind.attends().then(|| BlockAttention {
                     rows: kept,
-                    window: kind.window(),
-                    causal: c.causal,
+                    sight: Sight {
+                        window: kind.window(),
+                        causal: c.causal,
+                    },
                 }));
             }
             intervene(&mut h, i + 1, rows, &spans)?;

@@ -4,7 +4,7 @@ use super::config::DecoderConfig;
 use super::families::Family;
 use super::families::bert::Transform;
 use super::kernel::{self, Matrix};
-use super::linear::Linear;
+use super::linear::{Linear, split_rows};
 use super::ops::with_slice;
 use super::weights::{Loader, Stored};
 use crate::error::Result;
@@ -28,11 +28,17 @@ impl Head {
         let width = c.embedding_width.unwrap_or(c.d_model);
         let masked = c.family == Family::Bert;
         let linear = if c.tied {
-            let bias = match masked {
-                true => Some(loader.vector("cls.predictions.bias", c.vocab)?),
-                false => None,
+            let bias = match (masked, c.head_bias) {
+                (true, _) => Some(loader.vector("cls.predictions.bias", c.vocab)?),
+                (false, true) => Some(loader.vector("lm_head.bias", c.vocab)?),
+                (false, false) => None,
             };
-            Linear::new(embedding.clone(), bias)?
+            // Rows beyond the vocabulary are read and never said.
+            let weight = match c.embedded - c.vocab {
+                0 => embedding.clone(),
+                more => split_rows(embedding, &[c.vocab, more])?.swap_remove(0),
+            };
+            Linear::new(weight, bias)?
         } else {
             let names = c.family.names().heads;
             let exists = |name: &&&str| loader.has(&format!("{name}.weight"));

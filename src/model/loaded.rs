@@ -52,8 +52,8 @@ impl Model {
         let cancelled = || options.cancel.load(Ordering::Relaxed);
         let checkpoint = Source::parse(reference)?.open_or_cancel(progress, &cancelled)?;
         let config = DecoderConfig::from_json(&checkpoint.config)?;
-        MemoryPlan::new(&config, checkpoint.tensors.as_ref(), options.precision)
-            .check(options.memory.or_else(memory::available))?;
+        let plan = MemoryPlan::new(&config, checkpoint.tensors.as_ref(), options.precision);
+        plan.check(options.memory.or_else(memory::available))?;
         progress("reading the weights", 0, Some(checkpoint.bytes));
         let sha256 = match checkpoint.files.as_slice() {
             [] => demo::sha256(),
@@ -67,7 +67,7 @@ impl Model {
         let read = |bytes, total| {
             (progress.borrow_mut())("reading the weights", bytes, Some(total));
         };
-        let loading = Loading::new(options.precision, &cancelled, &read);
+        let loading = Loading::new(options.precision, plan.weights, &cancelled, &read);
         let mut model = Self::build(checkpoint, config, &loading)?;
         if let (Some(sha256), Some(card)) = (sha256, Arc::get_mut(&mut model.card)) {
             card.sha256 = Some(sha256);

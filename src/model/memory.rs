@@ -60,13 +60,18 @@ impl MemoryPlan {
                 }
             })
             .sum();
-        let kv = (2 * c.kv_heads * c.head_dim * 4) as u64;
+        let kv = [8, c.kv_heads as u64, c.head_dim as u64]
+            .into_iter()
+            .fold(1, u64::saturating_mul);
         let attending = c.layers.iter().filter(|l| l.attends()).count() as u64;
-        let per_branch = c.body.recurrent_bytes(c.d_model) * c.layers.len() as u64;
+        let per_branch = c
+            .body
+            .recurrent_bytes(c.d_model)
+            .saturating_mul(c.layers.len() as u64);
         Self {
             weights,
             // Caches double when they are full, so up to twice what is filled.
-            per_token: 2 * kv * attending,
+            per_token: kv.saturating_mul(2 * attending),
             per_branch: if matches!(c.body, Body::Transformer(_)) {
                 0
             } else {

@@ -133,11 +133,29 @@ impl CustomOp2 for RmsNorm {
 
 /// LayerNorm over the last dimension with weight and bias `[d]`.
 pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
-    if x.track_op() {
-        candle_nn::ops::layer_norm_slow(x, weight, bias, eps as f32)
-    } else {
-        candle_nn::ops::layer_norm(&x.contiguous()?, weight, bias, eps as f32)
+    if x.track_op() || !x.device().is_cpu() {
+        return candle_nn::ops::layer_norm_slow(x, weight, bias, eps as f32);
     }
+    let d = weight.elem_count();
+    let out = with_slice(x, |x| {
+        with_slice(weight, |weight| {
+            with_slice(bias, |bias| {
+                let mut out = vec![0.0f32; x.len()];
+                for_rows(&mut out, d, |i, out| {
+                    let x = &x[i * d..(i + 1) * d];
+                    // In two passes and f64: states far from 0 keep the last digits of their spread.
+                    let mean = x.iter().map(|v| f64::from(*v)).sum::<f64>() / d as f64;
+                    let square = x.iter().map(|v| (f64::from(*v) - mean).powi(2));
+                    let scale = 1.0 / (square.sum::<f64>() / d as f64 + eps).sqrt();
+                    for (((o, x), w), b) in out.iter_mut().zip(x).zip(weight).zip(bias) {
+                        *o = ((f64::from(*x) - mean) * scale) as f32 * w + b;
+                    }
+                });
+                out
+            })
+        })
+    })???;
+    Tensor::from_vec(out, x.shape(), x.device())
 }
 
 /// What happens to the products of queries and keys before the softmax.
@@ -149,25 +167,20 @@ pub struct Scores {
     pub cap: Option<f64>,
     /// `[heads]`: what each position of distance takes from a score (ALiBi).
     pub slopes: Option<Vec<f32>>,
-    /// A query sees so many keys, its own included.
+    /// Which keys a query sees.
+    pub sight: Sight,
+}
+
+/// Which keys a query sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sight {
+    /// So many keys, its own included.
     pub window: Option<usize>,
-    /// Whether a query sees no later keys.
+    /// No later ones.
     pub causal: bool,
 }
 
-impl Scores {
-    /// Plain causal attention.
-    #[must_use]
-    pub fn causal(scale: f64) -> Self {
-        Self {
-            scale,
-            cap: None,
-            slopes: None,
-            window: None,
-            causal: true,
-        }
-    }
-
+impl Sight {
     /// The keys that the query at `position` sees, of `keys`.
     #[must_use]
     pub fn visible(&self, position: usize, keys: usize) -> Range<usize> {
@@ -179,7 +192,9 @@ impl Scores {
         let first = self.window.map_or(0, |w| (position + 1).saturating_sub(w));
         first.min(end)..end
     }
+}
 
+impl Scores {
     /// Turn a row of products, the first of which belongs to key `first`, into probabilities; those outside `seen`
     /// become exactly 0.
     fn row(&self, row: &mut [f32], head: usize, position: usize, seen: Range<usize>, first: usize) {
@@ -218,7 +233,7 @@ impl Scores {
         for head in 0..heads {
             let slope = self.slopes.as_ref().map_or(0.0, |s| s[head]);
             for q in 0..queries {
-                let seen = self.visible(past + q, keys);
+                let seen = self.sight.visible(past + q, keys);
                 mask.extend((0..keys).map(|k| match seen.contains(&k) {
                     true => -slope * ((past + q) as f32 - k as f32),
                     false => f32::NEG_INFINITY,
@@ -274,7 +289,7 @@ impl Softmax {
         let (heads, queries, keys) = (layout[1], layout[2], layout[3]);
         let position = self.past + row % queries;
         let head = row / queries % heads;
-        (head, position, self.scores.visible(position, keys))
+        (head, position, self.scores.sight.visible(position, keys))
     }
 }
 
@@ -359,7 +374,7 @@ pub fn attention(
         candle_core::bail!("rows of keys and values must be contiguous");
     }
     // Keys that no query of this call sees are left alone: a window costs its width, whatever came before.
-    let first = scores.visible(past, keys).start;
+    let first = scores.sight.visible(past, keys).start;
     let near = keys - first;
     let rows = |all: &'_ [f32], layout: &Layout, head: usize| -> Range<usize> {
         let at = layout.start_offset() + head * layout.stride()[1];
@@ -378,7 +393,7 @@ pub fn attention(
                 kernel::product(q, Matrix::F32(k), queries, head_dim, &mut p);
                 let mut out = vec![0.0f32; queries * head_dim];
                 for (i, (p, out)) in p.chunks_mut(near).zip(out.chunks_mut(head_dim)).enumerate() {
-                    let seen = scores.visible(past + i, keys);
+                    let seen = scores.sight.visible(past + i, keys);
                     scores.row(p, head, past + i, seen.clone(), first);
                     let seen = seen.start - first..seen.end - first;
                     let v = v[seen.start * head_dim..].chunks_exact(head_dim);
@@ -632,5 +647,62 @@ impl CustomOp1 for CrossEntropy {
             out
         })?;
         Ok(Some(Tensor::from_vec(out, arg.shape(), arg.device())?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    /// A spread of 1e-3 around 100 is lost in a sum of squares in f32.
+    #[test]
+    fn norms_of_numbers_far_from_zero_keep_their_digits() {
+        let x: Vec<f32> = (0..64).map(|i| 100.0 + 1e-3 * (i % 7) as f32).collect();
+        let mean = x.iter().map(|v| f64::from(*v)).sum::<f64>() / 64.0;
+        let variance = x
+            .iter()
+            .map(|v| (f64::from(*v) - mean).powi(2))
+            .sum::<f64>()
+            / 64.0;
+        let one = |v: f32| Tensor::full(v, 64, &Device::Cpu).unwrap();
+        let row = Tensor::from_slice(&x, (1, 64), &Device::Cpu).unwrap();
+        let found = layer_norm(&row, &one(2.0), &one(0.5), 1e-12).unwrap();
+        let found: Vec<f32> = found.flatten_all().unwrap().to_vec1().unwrap();
+        for (found, x) in found.iter().zip(&x) {
+            let expected = 2.0 * (f64::from(*x) - mean) / (variance + 1e-12).sqrt() + 0.5;
+            assert!(
+                (f64::from(*found) - expected).abs() < 1e-5,
+                "{found} {expected}"
+            );
+        }
+        // A row without any spread is its bias, not NaN.
+        let flat = layer_norm(
+            &Tensor::full(0.1f32, (1, 64), &Device::Cpu).unwrap(),
+            &one(2.0),
+            &one(0.5),
+            1e-12,
+        );
+        let flat: Vec<f32> = flat.unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        assert!(flat.iter().all(|v| (v - 0.5).abs() < 1e-3), "{flat:?}");
+    }
+
+    /// The published slopes for eight heads, and for twelve the next power's every other one.
+    #[test]
+    fn alibi_slopes_are_those_of_the_paper() {
+        let halves: Vec<f32> = (1..=8).map(|i| 0.5f32.powi(i)).collect();
+        assert_eq!(alibi_slopes(8), halves);
+        let twelve = alibi_slopes(12);
+        assert_eq!(twelve[..8], halves);
+        let expected = [
+            0.5f32.powf(0.5),
+            0.5f32.powf(1.5),
+            0.5f32.powf(2.5),
+            0.5f32.powf(3.5),
+        ];
+        for (found, expected) in twelve[8..].iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-7);
+        }
+        assert_eq!(alibi_slopes(1), [0.5f32.powi(8)]);
     }
 }

@@ -138,6 +138,8 @@ impl Precision {
 #[derive(Default)]
 pub struct Loading<'a> {
     precision: Precision,
+    /// Bytes that will be held in all.
+    total: u64,
     cancelled: Option<&'a dyn Fn() -> bool>,
     read: Option<&'a dyn Fn(u64, u64)>,
 }
@@ -146,11 +148,13 @@ impl<'a> Loading<'a> {
     /// `cancelled` is asked before every tensor; `read` hears bytes so far and in all after it.
     pub fn new(
         precision: Precision,
+        total: u64,
         cancelled: &'a dyn Fn() -> bool,
         read: &'a dyn Fn(u64, u64),
     ) -> Self {
         Self {
             precision,
+            total,
             cancelled: Some(cancelled),
             read: Some(read),
         }
@@ -170,7 +174,7 @@ pub(crate) struct Loader<'a> {
     names: &'a Names,
     prefix: &'a str,
     loading: &'a Loading<'a>,
-    /// Bytes of all tensors of the source.
+    /// Bytes that will be held in all.
     total: u64,
     taken: RefCell<Taken>,
 }
@@ -225,11 +229,7 @@ impl<'a> Loader<'a> {
             names,
             prefix,
             loading,
-            total: source
-                .names()
-                .iter()
-                .filter_map(|n| source.bytes_of(n))
-                .sum(),
+            total: loading.total,
             taken: RefCell::default(),
         })
     }
@@ -437,7 +437,14 @@ impl<'a> Loader<'a> {
         let blocks = format!("{}{}.", self.prefix, self.names.block);
         let mut others = Vec::new();
         for name in self.source.names() {
-            let known = taken.names.contains(&name)
+            // A tied head is the embedding once more.
+            let repeated = c.tied
+                && self.names.heads.iter().any(|head| {
+                    let rest = name.strip_prefix(head);
+                    rest.is_some_and(|rest| rest == ".weight" || rest == ".bias" && !c.head_bias)
+                });
+            let known = repeated
+                || taken.names.contains(&name)
                 || self.names.ignored.iter().any(|end| name.ends_with(end))
                 || taken.ignored.iter().any(|start| name.starts_with(start));
             if known {

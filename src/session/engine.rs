@@ -6,6 +6,8 @@ use crate::error::{Error, Result};
 use crate::model::{LoadOptions, Model};
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -13,6 +15,14 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 #[derive(Debug)]
 pub struct Engine {
     requests: Sender<Request>,
+    cancel: Arc<AtomicBool>,
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // A load in progress is of no use to anybody.
+        self.cancel.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Engine {
@@ -21,6 +31,7 @@ impl Engine {
     /// # Errors
     /// If the operating system gives no thread.
     pub fn start(model: String, options: LoadOptions) -> Result<(Self, UnboundedReceiver<Event>)> {
+        let cancel = options.cancel.clone();
         let (requests, inbox) = channel();
         let (outbox, events) = unbounded_channel();
         std::thread::Builder::new()
@@ -41,7 +52,7 @@ impl Engine {
                     "Close other programs.",
                 )
             })?;
-        Ok((Self { requests }, events))
+        Ok((Self { requests, cancel }, events))
     }
 
     /// Ask for something. `false` if the thread has ended.

@@ -184,6 +184,21 @@ impl Generation {
             self.state.truncate(self.tokens.len() - 1);
         }
         let from = self.state.len();
+        let read = self.read_chunk(model, from, emit);
+        if read.is_err() && self.generates {
+            // The memory may be ahead of the cells.
+            self.state.truncate(from);
+            self.state.announce(self.tokens.len());
+        }
+        read
+    }
+
+    fn read_chunk(
+        &mut self,
+        model: &Model,
+        from: usize,
+        emit: &mut dyn FnMut(Event),
+    ) -> Result<()> {
         let to = self.tokens.len().min(from + self.chunk(model, from));
         let taps = Taps {
             states: true,

@@ -1,11 +1,14 @@
 //! What holds for every family: memories that fork and rewind, memory known beforehand, damage that is named.
 
+use super::oracle;
 use candle_core::{Device, Tensor};
 use entroscope::model::config::DecoderConfig;
 use entroscope::model::decoder::{Row, Taps};
 use entroscope::model::families::Family;
+use entroscope::model::memory::MemoryPlan;
 use entroscope::model::safetensors::Safetensors;
-use entroscope::model::{Decoder, LoadOptions, Model};
+use entroscope::model::weights::Precision;
+use entroscope::model::{Decoder, Intervention, LoadOptions, Model};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -43,27 +46,11 @@ fn model(family: &str) -> Model {
     Model::load(&reference, &LoadOptions::default(), &mut |_, _, _| {}).unwrap()
 }
 
-/// One fixture of every family that reads from left to right, with something of each kind of memory.
-const CAUSAL: [&str; 12] = [
-    "gpt2",
-    "llama",
-    "mistral",
-    "gemma2",
-    "phi3_longrope",
-    "olmo2",
-    "bloom",
-    "mllama",
-    "mamba",
-    "mamba2",
-    "zamba2",
-    "lfm2",
-];
-
 /// What can happen to a branch.
 #[derive(Clone, Debug)]
 enum Step {
-    /// Read so many tokens.
-    Read(usize, Vec<u32>),
+    /// Read some tokens, steered or not.
+    Read(usize, Vec<u32>, bool),
     /// Begin another branch here.
     Fork(usize),
     /// Forget all but this share of the text, in hundredths.
@@ -71,9 +58,13 @@ enum Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let read = (0usize..4, prop::collection::vec(3u32..390, 1..7));
+    let read = (
+        0usize..4,
+        prop::collection::vec(3u32..390, 1..7),
+        prop::bool::ANY,
+    );
     let step = prop_oneof![
-        4 => read.prop_map(|(branch, tokens)| Step::Read(branch, tokens)),
+        4 => read.prop_map(|(branch, tokens, steered)| Step::Read(branch, tokens, steered)),
         1 => (0usize..4).prop_map(Step::Fork),
         2 => (0usize..4, 0usize..100).prop_map(|(branch, share)| Step::Rewind(branch, share)),
     ];
@@ -85,7 +76,7 @@ proptest! {
 
     #[test]
     fn forks_never_disturb_each_other_and_rewound_branches_go_on_like_fresh_ones(steps in steps()) {
-        for family in CAUSAL {
+        for family in oracle::causal() {
             let model = model(family);
             let decoder = model.decoder();
             let last = |decoder: &Decoder, mut row: Row<'_>| -> Vec<f32> {
@@ -93,14 +84,21 @@ proptest! {
                 let traced = decoder.forward(std::slice::from_mut(&mut row), Taps::default()).unwrap();
                 traced.last.narrow(0, tokens - 1, 1).unwrap().flatten_all().unwrap().to_vec1().unwrap()
             };
-            let mut branches = vec![(decoder.state(), Vec::<u32>::new())];
+            let vector: std::sync::Arc<[f32]> = (0..decoder.config().d_model)
+                .map(|i| (i as f32).sin())
+                .collect();
+            let push = |positions| Intervention { layer: 1, positions, vector: vector.clone() };
+            // What was read, and whether it was steered.
+            let mut branches = vec![(decoder.state(), Vec::<(u32, bool)>::new())];
             for step in &steps {
                 match step {
-                    Step::Read(branch, tokens) => {
+                    Step::Read(branch, tokens, steered) => {
                         let at = branch % branches.len();
                         let (state, text) = &mut branches[at];
-                        last(decoder, Row::new(tokens, Some(state)));
-                        text.extend(tokens);
+                        let always = [push(0..usize::MAX)];
+                        let plan = if *steered { &always[..] } else { &[] };
+                        last(decoder, Row::new(tokens, Some(state)).steered(plan));
+                        text.extend(tokens.iter().map(|id| (*id, *steered)));
                     }
                     Step::Fork(branch) => {
                         let at = branch % branches.len();
@@ -118,9 +116,12 @@ proptest! {
             }
             for (state, text) in &mut branches {
                 prop_assert_eq!(state.len(), text.len());
-                text.push(77);
+                text.push((77, false));
                 let went_on = last(decoder, Row::new(&[77], Some(state)));
-                let fresh = last(decoder, Row::new(text, None));
+                let ids: Vec<u32> = text.iter().map(|(id, _)| *id).collect();
+                let steered = text.iter().enumerate().filter(|(_, (_, steered))| *steered);
+                let plan: Vec<Intervention> = steered.map(|(i, _)| push(i..i + 1)).collect();
+                let fresh = last(decoder, Row::new(&ids, None).steered(&plan));
                 prop_assert_eq!(went_on, fresh, "{} after {:?}", family, steps);
             }
         }
@@ -263,14 +264,22 @@ fn what_does_not_fit_is_named_with_both_shapes() {
             json!(true),
             "model.layers.0.self_attn.q_proj.bias [16] is missing",
         ),
-        ("tie_word_embeddings", json!("yes"), ""),
+        (
+            "tie_word_embeddings",
+            json!("yes"),
+            "tie_word_embeddings must be true or false",
+        ),
+        ("hidden_act", json!(7), "hidden_act must be a text"),
+        (
+            "rope_scaling",
+            json!("linear"),
+            "rope_scaling must be an object",
+        ),
     ] {
         let mut config = good.clone();
         config[field] = value;
-        if !says.is_empty() {
-            let error = refused(&config, &tensors);
-            assert!(error.contains(says), "{field}: {error}");
-        }
+        let error = refused(&config, &tensors);
+        assert!(error.contains(says), "{field}: {error}");
     }
     let spoil = |name: &str, tensor: Tensor| {
         let mut tensors = tensors.clone();
@@ -310,6 +319,108 @@ fn an_unknown_architecture_names_the_nearest_and_the_files_to_edit() {
     ] {
         assert!(error.contains(file), "{error}");
         assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(file).is_file());
+    }
+}
+
+/// The text part of published multimodal files leaves out what its class has by default.
+#[test]
+fn sparse_configurations_mean_what_their_class_does() {
+    let read = |config: Value| DecoderConfig::from_json(&config).unwrap();
+    let third = read(json!({
+        "model_type": "gemma3",
+        "text_config": {
+            "hidden_size": 2560, "intermediate_size": 10240, "model_type": "gemma3_text",
+            "num_hidden_layers": 34, "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+            "sliding_window": 1024
+        }
+    }));
+    assert_eq!((third.heads, third.kv_heads, third.head_dim), (8, 4, 256));
+    assert_eq!(
+        (third.vocab, third.context, third.blocks()),
+        (262_208, 131_072, 34)
+    );
+    assert!(third.tied && third.layers[5].window().is_none());
+    assert_eq!(third.layers[0].window(), Some(1024));
+    let vision = read(json!({
+        "model_type": "mllama",
+        "text_config": {"model_type": "mllama_text_model", "num_hidden_layers": 40}
+    }));
+    assert_eq!((vision.vocab, vision.embedded), (128_256, 128_264));
+    assert_eq!(
+        (vision.heads, vision.kv_heads, vision.d_mlp),
+        (32, 8, 14_336)
+    );
+    let neox = read(json!({
+        "model_type": "gpt_neox", "vocab_size": 50432, "hidden_size": 512, "num_attention_heads": 8,
+        "num_hidden_layers": 6, "intermediate_size": 2048
+    }));
+    assert_eq!(neox.rotaries()[0].frequencies.len(), 8);
+    let qwen = json!({
+        "model_type": "qwen2", "vocab_size": 100, "hidden_size": 64, "num_attention_heads": 4,
+        "num_hidden_layers": 2, "intermediate_size": 128, "use_sliding_window": true,
+        "sliding_window": null, "max_window_layers": 0
+    });
+    assert!(read(qwen).layers.iter().all(|l| l.window().is_none()));
+}
+
+#[test]
+fn numbers_that_no_machine_could_hold_are_an_error_and_not_a_crash() {
+    for (family, fields) in [
+        (
+            "mamba",
+            vec![
+                "hidden_size",
+                "expand",
+                "intermediate_size",
+                "state_size",
+                "conv_kernel",
+            ],
+        ),
+        (
+            "mamba2",
+            vec![
+                "hidden_size",
+                "expand",
+                "num_heads",
+                "head_dim",
+                "state_size",
+                "n_groups",
+            ],
+        ),
+        (
+            "llama",
+            vec![
+                "num_attention_heads",
+                "num_key_value_heads",
+                "head_dim",
+                "hidden_size",
+            ],
+        ),
+        (
+            "zamba2",
+            vec![
+                "hidden_size",
+                "mamba_d_state",
+                "mamba_d_conv",
+                "adapter_rank",
+            ],
+        ),
+        (
+            "lfm2",
+            vec!["hidden_size", "conv_L_cache", "block_multiple_of"],
+        ),
+    ] {
+        let mut huge = config(family);
+        for field in fields {
+            huge[field] = json!(1 << 24);
+        }
+        let source = Safetensors::open_folder(&folder(family)).unwrap();
+        let read = DecoderConfig::from_json(&huge).and_then(|c| {
+            let plan = MemoryPlan::new(&c, &source, Precision::Stored);
+            assert!(plan.total(1 << 24) > 0);
+            Decoder::load(c, &source, &Device::Cpu)
+        });
+        assert!(read.is_err(), "{family}");
     }
 }
 

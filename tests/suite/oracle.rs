@@ -45,7 +45,7 @@ const FAMILIES: [&str; 28] = [
 ];
 
 /// The families that read from left to right and so can remember.
-fn causal() -> impl Iterator<Item = &'static str> {
+pub(crate) fn causal() -> impl Iterator<Item = &'static str> {
     FAMILIES.into_iter().filter(|f| !f.starts_with("bert"))
 }
 

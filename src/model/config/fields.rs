@@ -117,14 +117,26 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A text.
-    pub(crate) fn text(&self, name: &str) -> Option<&'a str> {
-        self.0.get(name).and_then(Value::as_str)
+    /// A text, `None` if absent or null.
+    pub(crate) fn text(&self, name: &str) -> Result<Option<&'a str>> {
+        match self.0.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(v) => v
+                .as_str()
+                .map(Some)
+                .ok_or_else(|| self.bad(name, "must be a text")),
+        }
     }
 
-    /// A truth value.
-    pub(crate) fn flag(&self, name: &str) -> Option<bool> {
-        self.0.get(name).and_then(Value::as_bool)
+    /// A truth value, `None` if absent or null.
+    pub(crate) fn flag(&self, name: &str) -> Result<Option<bool>> {
+        match self.0.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(v) => v
+                .as_bool()
+                .map(Some)
+                .ok_or_else(|| self.bad(name, "must be true or false")),
+        }
     }
 
     /// Whether the field is there, be it null.
@@ -132,14 +144,18 @@ impl<'a> Fields<'a> {
         self.0.get(name).is_some()
     }
 
-    /// The object of this name.
-    pub(crate) fn object(&self, name: &str) -> Option<Fields<'a>> {
-        self.0.get(name).filter(|v| v.is_object()).map(Fields)
+    /// The object of this name, `None` if absent or null.
+    pub(crate) fn object(&self, name: &str) -> Result<Option<Fields<'a>>> {
+        match self.0.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(v) if v.is_object() => Ok(Some(Fields(v))),
+            Some(_) => Err(self.bad(name, "must be an object")),
+        }
     }
 
     /// Refuse a flag that is set: the model does something this program would leave out.
     pub(crate) fn refuse(&self, name: &str) -> Result<()> {
-        match self.flag(name) {
+        match self.flag(name)? {
             Some(true) => Err(self.bad(name, "is not supported")),
             _ => Ok(()),
         }

@@ -137,7 +137,7 @@ pub enum Activation {
 impl Activation {
     /// By the name that configurations give it in `field`.
     pub(crate) fn read(f: &Fields<'_>, field: &str, default: &str) -> Result<Self> {
-        match f.text(field).unwrap_or(default) {
+        match f.text(field)?.unwrap_or(default) {
             "silu" | "swish" => Ok(Self::Silu),
             "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Ok(Self::GeluTanh),
             "gelu" => Ok(Self::GeluErf),
@@ -157,14 +157,17 @@ impl DecoderConfig {
     /// If the family is not supported or a number is missing, absurd or contradictory; the sentence names the field.
     pub fn from_json(config: &Value) -> Result<Self> {
         let outer = Fields(config);
-        let f = outer.object("text_config").unwrap_or(outer);
-        let kind = f.text("model_type").or_else(|| outer.text("model_type"));
+        let f = outer.object("text_config")?.unwrap_or(outer);
+        let kind = match f.text("model_type")? {
+            Some(kind) => Some(kind),
+            None => outer.text("model_type")?,
+        };
         let Some(family) = kind.and_then(Family::of) else {
             return Err(unknown_family(kind));
         };
         let mut config = family.config(&f)?;
         // Wrappers say it outside, or inside, or not at all.
-        if let Some(tied) = outer.flag("tie_word_embeddings") {
+        if let Some(tied) = outer.flag("tie_word_embeddings")? {
             config.tied = tied;
         }
         config.check()?;
@@ -212,6 +215,14 @@ impl DecoderConfig {
                     self.heads, self.kv_heads
                 ));
             }
+        }
+        // Widths that products of two fields make; each field alone is bounded.
+        let widest = (self.heads as u64).saturating_mul(self.head_dim as u64);
+        if widest > 1 << 24 {
+            return wrong(format!(
+                "{} heads of {} are wider than any model",
+                self.heads, self.head_dim
+            ));
         }
         if self.vocab < 1 || self.context < 1 {
             return wrong("its vocabulary or context is empty".into());

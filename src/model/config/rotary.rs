@@ -37,20 +37,23 @@ impl Rotary {
     }
 
     /// Read from a configuration. Older files say `rope_theta` and `rope_scaling` (with `type` or `rope_type`), newer
-    /// ones `rope_parameters`.
-    pub(crate) fn read(f: &Fields<'_>, head_dim: usize, theta: f64) -> Result<Self> {
-        let scaling = f
-            .object("rope_parameters")
-            .or_else(|| f.object("rope_scaling"));
-        Self::with(f, scaling, head_dim, theta)
+    /// ones `rope_parameters`. `theta` and the `share` of rotated dimensions are what the family means where nothing is
+    /// said.
+    pub(crate) fn read(f: &Fields<'_>, head_dim: usize, theta: f64, share: f64) -> Result<Self> {
+        let scaling = match f.object("rope_parameters")? {
+            Some(scaling) => Some(scaling),
+            None => f.object("rope_scaling")?,
+        };
+        Self::with(f, scaling, head_dim, theta, share)
     }
 
-    /// Read with the scaling at hand. `theta` is what the family means where nothing is said.
+    /// Read with the scaling at hand.
     pub(crate) fn with(
         f: &Fields<'_>,
         scaling: Option<Fields<'_>>,
         head_dim: usize,
         theta: f64,
+        otherwise: f64,
     ) -> Result<Self> {
         let s = scaling.unwrap_or(Fields(&Value::Null));
         let theta = match s.positive("rope_theta")? {
@@ -67,7 +70,7 @@ impl Rotary {
                 None => f.positive("rotary_pct")?,
             },
         };
-        let share = share.unwrap_or(1.0);
+        let share = share.unwrap_or(otherwise);
         if share > 1.0 {
             return Err(f.bad("partial_rotary_factor", "is more than 1"));
         }
@@ -94,7 +97,11 @@ impl Rotary {
         let divide = |frequencies: &[f64], by: &[f64]| -> Vec<f64> {
             frequencies.iter().zip(by).map(|(v, f)| v / f).collect()
         };
-        match s.text("rope_type").or_else(|| s.text("type")) {
+        let kind = match s.text("rope_type")? {
+            Some(kind) => Some(kind),
+            None => s.text("type")?,
+        };
+        match kind {
             None | Some("default") => {}
             Some("linear") => {
                 let factor = need("factor")?;
@@ -117,11 +124,16 @@ impl Rotary {
                 }
             }
             Some("longrope" | "su") => {
-                let original = match s.optional_size("original_max_position_embeddings")? {
-                    Some(n) => n,
-                    None => f.size("original_max_position_embeddings")?,
-                };
-                let stretch = match s.positive("factor")? {
+                // Where the model itself names its first context, its two contexts say how far it was stretched.
+                let (original, stretch) =
+                    match f.optional_size("original_max_position_embeddings")? {
+                        Some(n) => (n, None),
+                        None => (
+                            s.size("original_max_position_embeddings")?,
+                            s.positive("factor")?,
+                        ),
+                    };
+                let stretch = match stretch {
                     Some(factor) => factor,
                     None => f.size("max_position_embeddings")? as f64 / original as f64,
                 };

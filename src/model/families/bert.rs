@@ -18,7 +18,7 @@ use candle_core::Tensor;
 pub(super) fn config(f: &Fields<'_>) -> Result<DecoderConfig> {
     f.refuse("is_decoder")?;
     f.refuse("add_cross_attention")?;
-    if let Some(kind) = f.text("position_embedding_type")
+    if let Some(kind) = f.text("position_embedding_type")?
         && kind != "absolute"
     {
         return Err(f.bad("position_embedding_type", "is not absolute"));

@@ -29,8 +29,8 @@ pub struct Config {
 
 impl Config {
     /// Numbers that a block with a convolution remembers.
-    pub(super) fn remembered(&self, d_model: usize) -> usize {
-        d_model * (self.width - 1)
+    pub(super) fn remembered(&self, d_model: usize) -> u64 {
+        (d_model as u64).saturating_mul(self.width as u64 - 1)
     }
 }
 
@@ -65,10 +65,10 @@ pub(super) fn config(f: &Fields<'_>) -> Result<DecoderConfig> {
     };
     let eps = f.real("norm_eps")?.unwrap_or(1e-5);
     let vocab = f.size("vocab_size")?;
-    let tied = f
-        .flag("tie_word_embeddings")
-        .or_else(|| f.flag("tie_embedding"))
-        .unwrap_or(true);
+    let tied = match f.flag("tie_word_embeddings")? {
+        Some(tied) => tied,
+        None => f.flag("tie_embedding")?.unwrap_or(true),
+    };
     Ok(DecoderConfig {
         family: Family::Lfm2,
         vocab,
@@ -96,13 +96,13 @@ pub(super) fn config(f: &Fields<'_>) -> Result<DecoderConfig> {
                 norm: Norm::Rms(eps),
                 scale: (head_dim as f64).powf(-0.5),
                 qk_norm: Some(QkNorm::Head),
-                rotaries: vec![Rotary::read(f, head_dim, 1_000_000.0)?],
+                rotaries: vec![Rotary::read(f, head_dim, 1_000_000.0, 1.0)?],
                 rotary: vec![Some(0); blocks],
                 activation: Activation::Silu,
                 ..BlockConfig::default()
             },
             width: f.optional_size("conv_L_cache")?.unwrap_or(3),
-            bias: f.flag("conv_bias").unwrap_or(false),
+            bias: f.flag("conv_bias")?.unwrap_or(false),
         }),
     })
 }
@@ -110,7 +110,7 @@ pub(super) fn config(f: &Fields<'_>) -> Result<DecoderConfig> {
 /// Inner width of the MLP: two thirds of what the file says, rounded up, unless it says otherwise.
 fn inner(f: &Fields<'_>) -> Result<usize> {
     let said = f.size_of(&["block_ff_dim", "intermediate_size"])?;
-    if f.flag("block_auto_adjust_ff_dim") == Some(false) {
+    if f.flag("block_auto_adjust_ff_dim")? == Some(false) {
         return Ok(said);
     }
     let factor = f.positive("block_ffn_dim_multiplier")?.unwrap_or(1.0);

@@ -33,15 +33,15 @@ pub struct Config {
 
 impl Config {
     /// Numbers that a block remembers.
-    pub(super) fn remembered(&self) -> usize {
-        self.inner * (self.state + self.conv - 1)
+    pub(super) fn remembered(&self) -> u64 {
+        (self.inner as u64).saturating_mul((self.state + self.conv - 1) as u64)
     }
 }
 
 pub(super) fn config(f: &Fields<'_>) -> Result<DecoderConfig> {
     let d_model = f.size("hidden_size")?;
     let expand = f.optional_size("expand")?.unwrap_or(2);
-    if f.text("hidden_act").unwrap_or("silu") != "silu" {
+    if f.text("hidden_act")?.unwrap_or("silu") != "silu" {
         return Err(f.bad("hidden_act", "is not silu"));
     }
     let eps = f.real("layer_norm_epsilon")?.unwrap_or(1e-5);
@@ -51,14 +51,15 @@ pub(super) fn config(f: &Fields<'_>) -> Result<DecoderConfig> {
             .unwrap_or(expand * d_model),
         state: f.optional_size("state_size")?.unwrap_or(16),
         conv: f.optional_size("conv_kernel")?.unwrap_or(4),
-        rank: match f.text("time_step_rank") {
+        // A number, or the word for this one.
+        rank: match f.0.get("time_step_rank").and_then(|rank| rank.as_str()) {
             Some("auto") => d_model.div_ceil(16),
             _ => f
                 .optional_size("time_step_rank")?
                 .unwrap_or(d_model.div_ceil(16)),
         },
-        bias: f.flag("use_bias").unwrap_or(false),
-        conv_bias: f.flag("use_conv_bias").unwrap_or(true),
+        bias: f.flag("use_bias")?.unwrap_or(false),
+        conv_bias: f.flag("use_conv_bias")?.unwrap_or(true),
         eps,
     };
     let blocks = f.blocks("num_hidden_layers")?;
@@ -94,7 +95,7 @@ pub(super) fn recurrent(
         positions: None,
         embedding_norm: None,
         final_norm: Some(Norm::Rms(eps)),
-        tied: f.flag("tie_word_embeddings").unwrap_or(tied),
+        tied: f.flag("tie_word_embeddings")?.unwrap_or(tied),
         head_bias: false,
         logit_cap: None,
         body,

@@ -51,8 +51,9 @@ impl Config {
     }
 
     /// Numbers that a block remembers.
-    pub(super) fn remembered(&self) -> usize {
-        self.inner() * self.state + self.convolved() * (self.conv - 1)
+    pub(super) fn remembered(&self) -> u64 {
+        let times = |a: usize, b: usize| (a as u64).saturating_mul(b as u64);
+        times(self.inner(), self.state).saturating_add(times(self.convolved(), self.conv - 1))
     }
 
     pub(super) fn check(&self, f: &Fields<'_>, width: usize, name: &str) -> Result<()> {
@@ -77,7 +78,7 @@ impl Config {
 
 pub(super) fn config(f: &Fields<'_>) -> Result<DecoderConfig> {
     let d_model = f.size("hidden_size")?;
-    if f.text("hidden_act").unwrap_or("silu") != "silu" {
+    if f.text("hidden_act")?.unwrap_or("silu") != "silu" {
         return Err(f.bad("hidden_act", "is not silu"));
     }
     let eps = f.real("layer_norm_epsilon")?.unwrap_or(1e-5);
@@ -90,8 +91,8 @@ pub(super) fn config(f: &Fields<'_>) -> Result<DecoderConfig> {
         groups: f.optional_size("n_groups")?.unwrap_or(8),
         state: f.optional_size("state_size")?.unwrap_or(128),
         conv: f.optional_size("conv_kernel")?.unwrap_or(4),
-        bias: f.flag("use_bias").unwrap_or(false),
-        conv_bias: f.flag("use_conv_bias").unwrap_or(true),
+        bias: f.flag("use_bias")?.unwrap_or(false),
+        conv_bias: f.flag("use_conv_bias")?.unwrap_or(true),
         step: (limit(0).unwrap_or(0.0), limit(1).unwrap_or(f64::INFINITY)),
         eps,
     };

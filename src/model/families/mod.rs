@@ -185,13 +185,13 @@ impl Body {
     /// Bytes of convolution and scan states that a block remembers.
     pub(crate) fn recurrent_bytes(&self, d_model: usize) -> u64 {
         let numbers = match self {
-            Self::Transformer(_) => 0,
+            Self::Transformer(_) => 0u64,
             Self::Mamba(c) => c.remembered(),
             Self::Mamba2(c) => c.remembered(),
             Self::Zamba2(c) => c.mamba.remembered(),
             Self::Lfm2(c) => c.remembered(d_model),
         };
-        4 * numbers as u64
+        numbers.saturating_mul(4)
     }
 
     /// Load all blocks of a model.

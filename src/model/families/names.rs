@@ -105,7 +105,13 @@ const LLAMA: Names = Names {
     qk_norm: ("self_attn.q_norm", "self_attn.k_norm"),
     up: Up::Gated("mlp.gate_proj", "mlp.up_proj"),
     down: "mlp.down_proj",
-    ignored: &["rotary_emb.inv_freq"],
+    // The last three are rotary tables of GGUF files, which the configuration repeats.
+    ignored: &[
+        "rotary_emb.inv_freq",
+        "rope_freqs.weight",
+        "rope_factors_long.weight",
+        "rope_factors_short.weight",
+    ],
 };
 
 const GEMMA2: Names = Names {
@@ -167,8 +173,8 @@ const GPT_NEOX: Names = Names {
     down: "mlp.dense_4h_to_h",
     ignored: &[
         "rotary_emb.inv_freq",
-        "attention.bias",
-        "attention.masked_bias",
+        ".attention.bias",
+        ".attention.masked_bias",
     ],
     ..LLAMA
 };
@@ -199,7 +205,7 @@ const GPT2: Names = Names {
     up: Up::Transposed("mlp.c_fc"),
     down: "mlp.c_proj",
     // Causal masks that old files carry along.
-    ignored: &["attn.bias", "attn.masked_bias"],
+    ignored: &[".attn.bias", ".attn.masked_bias"],
     ..LLAMA
 };
 

@@ -64,6 +64,18 @@ struct Defaults {
     tied: bool,
     /// Width of a head; `d_model / heads` where there is none.
     head_dim: Option<usize>,
+    /// What the text parts of multimodal files leave out.
+    sizes: Option<Sizes>,
+}
+
+/// Sizes of a configuration class's own model.
+struct Sizes {
+    vocab: usize,
+    d_model: usize,
+    d_mlp: usize,
+    blocks: usize,
+    heads: usize,
+    kv_heads: usize,
 }
 
 impl Default for Defaults {
@@ -74,22 +86,37 @@ impl Default for Defaults {
             context: 2048,
             tied: false,
             head_dim: None,
+            sizes: None,
         }
     }
 }
 
 /// Llama's own layout: RMS norms before attention and gated MLP, rotary positions, grouped queries.
 fn llama_like(f: &Fields<'_>, family: Family, defaults: Defaults) -> Result<Draft> {
-    let d_model = f.size("hidden_size")?;
-    let heads = f.size("num_attention_heads")?;
+    let sizes = defaults.sizes.as_ref();
+    let size = |name: &str, of: fn(&Sizes) -> usize| match (f.optional_size(name)?, sizes) {
+        (None, Some(sizes)) => Ok(of(sizes)),
+        (Some(n), _) => Ok(n),
+        (None, None) => f.size(name),
+    };
+    let d_model = size("hidden_size", |s| s.d_model)?;
+    let heads = size("num_attention_heads", |s| s.heads)?;
     let head_dim = match f.optional_size("head_dim")?.or(defaults.head_dim) {
         Some(d) => d,
         None => divide(d_model, heads)?,
     };
-    let blocks = f.blocks("num_hidden_layers")?;
-    let vocab = f.size("vocab_size")?;
+    let blocks = match sizes {
+        Some(sizes) if !f.has("num_hidden_layers") => sizes.blocks,
+        _ => f.blocks("num_hidden_layers")?,
+    };
+    let vocab = size("vocab_size", |s| s.vocab)?;
+    let kv_heads = match (f.optional_size("num_key_value_heads")?, sizes) {
+        (Some(n), _) => n,
+        (None, Some(sizes)) => sizes.kv_heads,
+        (None, None) => heads,
+    };
     let eps = f.real("rms_norm_eps")?.unwrap_or(defaults.eps);
-    let attention_bias = f.flag("attention_bias").unwrap_or(false);
+    let attention_bias = f.flag("attention_bias")?.unwrap_or(false);
     let mut draft = Draft {
         model: DecoderConfig {
             family,
@@ -97,9 +124,9 @@ fn llama_like(f: &Fields<'_>, family: Family, defaults: Defaults) -> Result<Draf
             embedded: vocab,
             d_model,
             heads,
-            kv_heads: f.optional_size("num_key_value_heads")?.unwrap_or(heads),
+            kv_heads,
             head_dim,
-            d_mlp: f.size("intermediate_size")?,
+            d_mlp: size("intermediate_size", |s| s.d_mlp)?,
             context: f
                 .optional_size("max_position_embeddings")?
                 .unwrap_or(defaults.context),
@@ -110,7 +137,7 @@ fn llama_like(f: &Fields<'_>, family: Family, defaults: Defaults) -> Result<Draf
             positions: None,
             embedding_norm: None,
             final_norm: Some(Norm::Rms(eps)),
-            tied: f.flag("tie_word_embeddings").unwrap_or(defaults.tied),
+            tied: f.flag("tie_word_embeddings")?.unwrap_or(defaults.tied),
             head_bias: false,
             logit_cap: None,
             body: Body::Transformer(BlockConfig::default()),
@@ -120,12 +147,12 @@ fn llama_like(f: &Fields<'_>, family: Family, defaults: Defaults) -> Result<Draf
             scale: (head_dim as f64).powf(-0.5),
             qkv_bias: attention_bias,
             output_bias: attention_bias,
-            mlp_bias: f.flag("mlp_bias").unwrap_or(false),
+            mlp_bias: f.flag("mlp_bias")?.unwrap_or(false),
             activation: Activation::read(f, "hidden_act", "silu")?,
             ..BlockConfig::default()
         },
     };
-    draft.rotate(Rotary::read(f, head_dim, defaults.theta)?);
+    draft.rotate(Rotary::read(f, head_dim, defaults.theta, 1.0)?);
     Ok(draft)
 }
 
@@ -172,6 +199,14 @@ pub(super) fn mllama(f: &Fields<'_>) -> Result<DecoderConfig> {
         theta: 500_000.0,
         eps: 1e-5,
         context: 131_072,
+        sizes: Some(Sizes {
+            vocab: 128_256,
+            d_model: 4096,
+            d_mlp: 14_336,
+            blocks: 40,
+            heads: 32,
+            kv_heads: 8,
+        }),
         ..Defaults::default()
     };
     let mut draft = llama_like(f, Family::Mllama, defaults)?;
@@ -191,10 +226,14 @@ pub(super) fn mllama(f: &Fields<'_>) -> Result<DecoderConfig> {
 
 /// The window of Qwen 2 and 3: off unless asked for, then in the blocks from `max_window_layers` on.
 fn qwen_window(f: &Fields<'_>, draft: &mut Draft) -> Result<()> {
-    if f.flag("use_sliding_window") != Some(true) {
+    if f.flag("use_sliding_window")? != Some(true) {
         return Ok(());
     }
-    let width = f.optional_size("sliding_window")?.unwrap_or(4096);
+    let width = match f.optional_size("sliding_window")? {
+        Some(width) => width,
+        None if f.has("sliding_window") => return Ok(()),
+        None => 4096,
+    };
     // A count that may be 0.
     let first = f.real("max_window_layers")?.unwrap_or(28.0);
     let windowed = windowed(f, draft.model.layers.len(), |i| i as f64 >= first)?;
@@ -247,7 +286,14 @@ pub(super) fn smollm3(f: &Fields<'_>) -> Result<DecoderConfig> {
         }
     };
     draft.block.rotary = rotated.iter().map(|r| r.then_some(0)).collect();
-    qwen_window(f, &mut draft)?;
+    if let (Some(true), Some(width)) = (
+        f.flag("use_sliding_window")?,
+        f.optional_size("sliding_window")?,
+    ) {
+        // Blocks that do not rotate look back only so far.
+        let windowed = windowed(f, blocks, |i| !rotated[i])?;
+        draft.window(width, |i| windowed[i]);
+    }
     Ok(draft.finish())
 }
 
@@ -276,11 +322,20 @@ pub(super) fn phi3(f: &Fields<'_>) -> Result<DecoderConfig> {
 
 /// What all Gemmas share: 1 + weight in norms, a scaled embedding, a tanh gelu behind the gate.
 fn gemma_like(f: &Fields<'_>, family: Family, theta: f64) -> Result<Draft> {
+    let third = family == Family::Gemma3;
     let defaults = Defaults {
         theta,
-        context: 8192,
+        context: if third { 131_072 } else { 8192 },
         tied: true,
         head_dim: Some(256),
+        sizes: third.then_some(Sizes {
+            vocab: 262_208,
+            d_model: 2304,
+            d_mlp: 9216,
+            blocks: 26,
+            heads: 8,
+            kv_heads: 4,
+        }),
         ..Defaults::default()
     };
     let mut draft = llama_like(f, family, defaults)?;
@@ -339,18 +394,23 @@ pub(super) fn gemma3(f: &Fields<'_>) -> Result<DecoderConfig> {
     draft.window(width, |i| windowed[i]);
     // Two embeddings: a slow one, perhaps stretched, where attention is full, a fast one in the windows.
     let head_dim = draft.model.head_dim;
-    let newer = f.object("rope_parameters");
-    let part = |name: &str| newer.and_then(|p| p.object(name));
-    let (full, local) = match (part("full_attention"), part("sliding_attention")) {
+    let (full, local) = match f.object("rope_parameters")? {
+        Some(newer) => (
+            newer.object("full_attention")?,
+            newer.object("sliding_attention")?,
+        ),
+        None => (None, None),
+    };
+    let (full, local) = match (full, local) {
         (Some(full), local) => (
-            Rotary::with(f, Some(full), head_dim, 1_000_000.0)?,
+            Rotary::with(f, Some(full), head_dim, 1_000_000.0, 1.0)?,
             match local {
-                Some(local) => Rotary::with(f, Some(local), head_dim, 10_000.0)?,
+                Some(local) => Rotary::with(f, Some(local), head_dim, 10_000.0, 1.0)?,
                 None => Rotary::plain(head_dim, 10_000.0),
             },
         ),
         (None, _) => (
-            Rotary::read(f, head_dim, 1_000_000.0)?,
+            Rotary::read(f, head_dim, 1_000_000.0, 1.0)?,
             Rotary::plain(
                 head_dim,
                 f.positive("rope_local_base_freq")?.unwrap_or(10_000.0),
@@ -399,7 +459,7 @@ impl Plain<'_> {
                 positions: None,
                 embedding_norm: None,
                 final_norm: Some(Norm::Layer(self.eps)),
-                tied: self.f.flag("tie_word_embeddings").unwrap_or(self.tied),
+                tied: self.f.flag("tie_word_embeddings")?.unwrap_or(self.tied),
                 head_bias: false,
                 logit_cap: None,
                 body: Body::Transformer(BlockConfig::default()),
@@ -419,7 +479,7 @@ impl Plain<'_> {
 }
 
 pub(super) fn gpt2(f: &Fields<'_>) -> Result<DecoderConfig> {
-    if f.flag("scale_attn_weights") == Some(false) {
+    if f.flag("scale_attn_weights")? == Some(false) {
         return Err(f.bad("scale_attn_weights", "must be true"));
     }
     f.refuse("scale_attn_by_inverse_layer_idx")?;
@@ -470,21 +530,13 @@ pub(super) fn gpt_neox(f: &Fields<'_>) -> Result<DecoderConfig> {
         f,
     }
     .draft()?;
-    draft.block.parallel = f.flag("use_parallel_residual").unwrap_or(true);
-    let bias = f.flag("attention_bias").unwrap_or(true);
+    draft.block.parallel = f.flag("use_parallel_residual")?.unwrap_or(true);
+    let bias = f.flag("attention_bias")?.unwrap_or(true);
     draft.block.qkv_bias = bias;
     draft.block.output_bias = bias;
     let head_dim = draft.model.head_dim;
     // The family rotates a quarter of each head where its file does not say.
-    let said = f.has("rotary_pct")
-        || f.has("partial_rotary_factor")
-        || f.object("rope_parameters")
-            .is_some_and(|p| p.has("partial_rotary_factor"));
-    let rotary = if said {
-        Rotary::read(f, head_dim, 10_000.0)?
-    } else {
-        return Err(f.bad("rotary_pct", "is missing"));
-    };
+    let rotary = Rotary::read(f, head_dim, 10_000.0, 0.25)?;
     draft.rotate(rotary);
     Ok(draft.finish())
 }
@@ -508,21 +560,15 @@ pub(super) fn phi(f: &Fields<'_>) -> Result<DecoderConfig> {
     .draft()?;
     draft.block.parallel = true;
     draft.model.head_bias = true;
-    let said = f.has("partial_rotary_factor")
-        || f.object("rope_parameters")
-            .is_some_and(|p| p.has("partial_rotary_factor"));
-    if !said {
-        return Err(f.bad("partial_rotary_factor", "is missing"));
-    }
     let head_dim = draft.model.head_dim;
-    draft.rotate(Rotary::read(f, head_dim, 10_000.0)?);
+    draft.rotate(Rotary::read(f, head_dim, 10_000.0, 0.5)?);
     Ok(draft.finish())
 }
 
 pub(super) fn opt(f: &Fields<'_>) -> Result<DecoderConfig> {
     let heads = f.size("num_attention_heads")?;
     let context = f.optional_size("max_position_embeddings")?.unwrap_or(2048);
-    if f.flag("layer_norm_elementwise_affine") == Some(false) {
+    if f.flag("layer_norm_elementwise_affine")? == Some(false) {
         return Err(f.bad("layer_norm_elementwise_affine", "must be true"));
     }
     let mut draft = Plain {
@@ -540,7 +586,7 @@ pub(super) fn opt(f: &Fields<'_>) -> Result<DecoderConfig> {
         f,
     }
     .draft()?;
-    let bias = f.flag("enable_bias").unwrap_or(true);
+    let bias = f.flag("enable_bias")?.unwrap_or(true);
     draft.block.qkv_bias = bias;
     draft.block.output_bias = bias;
     draft.block.mlp_bias = bias;
@@ -548,8 +594,8 @@ pub(super) fn opt(f: &Fields<'_>) -> Result<DecoderConfig> {
         rows: context + 2,
         offset: 2,
     });
-    draft.block.sums = f.flag("do_layer_norm_before") == Some(false);
-    if draft.block.sums || f.flag("_remove_final_layer_norm") == Some(true) {
+    draft.block.sums = f.flag("do_layer_norm_before")? == Some(false);
+    if draft.block.sums || f.flag("_remove_final_layer_norm")? == Some(true) {
         draft.model.final_norm = None;
     }
     draft.model.embedding_width = f

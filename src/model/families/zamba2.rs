@@ -9,7 +9,7 @@
 use super::mamba2::{self, Mixer};
 use super::{Body, Family};
 use crate::error::Result;
-use crate::model::config::{Activation, DecoderConfig, Fields, LayerKind, Norm, Rotary};
+use crate::model::config::{Activation, DecoderConfig, Fields, LayerKind, Norm, Rotary, divide};
 use crate::model::layers::{AttentionConfig, Block, Heads, NormLayer, Pass, activate};
 use crate::model::linear::Linear;
 use crate::model::weights::Loader;
@@ -39,7 +39,7 @@ pub(super) fn config(f: &Fields<'_>) -> Result<DecoderConfig> {
     let heads = f.size("num_attention_heads")?;
     let head_dim = match f.optional_size("attention_head_dim")? {
         Some(n) => n,
-        None => 2 * d_model / heads.max(1),
+        None => divide(2 * d_model, heads)?,
     };
     let blocks = f.blocks("num_hidden_layers")?;
     let Some(words) = f.words("layers_block_type", blocks)? else {
@@ -56,21 +56,24 @@ pub(super) fn config(f: &Fields<'_>) -> Result<DecoderConfig> {
             )),
         })
         .collect::<Result<Vec<_>>>()?;
-    let bias = f.flag("add_bias_linear").unwrap_or(false);
+    let bias = f.flag("add_bias_linear")?.unwrap_or(false);
     let mamba = mamba2::Config {
         heads: f.optional_size("n_mamba_heads")?.unwrap_or(8),
         head_dim: match f.optional_size("mamba_headdim")? {
             Some(n) => n,
             None => {
                 let expand = f.optional_size("mamba_expand")?.unwrap_or(2);
-                expand * d_model / f.optional_size("n_mamba_heads")?.unwrap_or(8)
+                divide(
+                    expand * d_model,
+                    f.optional_size("n_mamba_heads")?.unwrap_or(8),
+                )?
             }
         },
         groups: f.optional_size("mamba_ngroups")?.unwrap_or(1),
         state: f.optional_size("mamba_d_state")?.unwrap_or(64),
         conv: f.optional_size("mamba_d_conv")?.unwrap_or(4),
         bias,
-        conv_bias: f.flag("use_conv_bias").unwrap_or(true),
+        conv_bias: f.flag("use_conv_bias")?.unwrap_or(true),
         // Reading token by token the reference clamps the step, reading whole texts it does not always: clamp always.
         step: (f.real("time_step_min")?.unwrap_or(0.001), f64::INFINITY),
         eps: GATED_EPS,
@@ -78,8 +81,8 @@ pub(super) fn config(f: &Fields<'_>) -> Result<DecoderConfig> {
     let expand = f.optional_size("mamba_expand")?.unwrap_or(2);
     mamba.check(f, expand * d_model, "n_mamba_heads")?;
     let eps = f.real("rms_norm_eps")?.unwrap_or(1e-5);
-    let rotaries = match f.flag("use_mem_rope").unwrap_or(false) {
-        true => vec![Rotary::read(f, head_dim, 10_000.0)?],
+    let rotaries = match f.flag("use_mem_rope")?.unwrap_or(false) {
+        true => vec![Rotary::read(f, head_dim, 10_000.0, 1.0)?],
         false => Vec::new(),
     };
     let vocab = f.size("vocab_size")?;
@@ -100,7 +103,7 @@ pub(super) fn config(f: &Fields<'_>) -> Result<DecoderConfig> {
         positions: None,
         embedding_norm: None,
         final_norm: Some(Norm::Rms(eps)),
-        tied: f.flag("tie_word_embeddings").unwrap_or(true),
+        tied: f.flag("tie_word_embeddings")?.unwrap_or(true),
         head_bias: false,
         logit_cap: None,
         body: Body::Zamba2(Box::new(Config {
@@ -108,7 +111,7 @@ pub(super) fn config(f: &Fields<'_>) -> Result<DecoderConfig> {
             rotaries,
             shared: f.optional_size("num_mem_blocks")?.unwrap_or(1),
             rank: f.optional_size("adapter_rank")?.unwrap_or(128),
-            attention_adapters: f.flag("use_shared_attention_adapter").unwrap_or(false),
+            attention_adapters: f.flag("use_shared_attention_adapter")?.unwrap_or(false),
             bias,
             activation: Activation::read(f, "hidden_act", "gelu")?,
             eps,

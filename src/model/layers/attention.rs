@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::model::config::Norm;
 use crate::model::families::names::{Names, Qkv};
 use crate::model::linear::Linear;
-use crate::model::ops::{self, Scores};
+use crate::model::ops::{self, Scores, Sight};
 use crate::model::weights::Loader;
 use candle_core::Tensor;
 
@@ -125,8 +125,10 @@ impl Heads {
                 scale: config.scale,
                 cap: config.cap,
                 slopes: config.alibi.then(|| ops::alibi_slopes(config.heads)),
-                window: config.window,
-                causal: config.causal,
+                sight: Sight {
+                    window: config.window,
+                    causal: config.causal,
+                },
             },
             config,
         }
