@@ -5,6 +5,8 @@
 //! agree to the last bit; without one the products are rounded too.
 #![allow(unsafe_code)]
 
+use super::tiles::{self, Ahead};
+
 /// Sixteen lanes of f32.
 ///
 /// # Safety
@@ -49,6 +51,21 @@ pub(super) unsafe trait Lanes: Copy {
     #[inline(always)]
     unsafe fn prefetch(at: *const u8) {
         let _ = at;
+    }
+
+    /// [`tiles::sums`] in a function of its own: among others, the registers do not suffice for the sums.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    unsafe fn tile<const R: usize, const C: usize>(
+        w: [*const f32; R],
+        x: [*const f32; C],
+        columns: usize,
+        ahead: &mut Ahead,
+    ) -> [[f32; R]; C] {
+        // SAFETY: the caller's.
+        unsafe { tiles::sums::<Self, R, C>(w, x, columns, ahead) }
     }
 }
 
@@ -100,7 +117,7 @@ unsafe impl Lanes for Plain {
 pub(super) mod x86 {
     //! AVX2 with fused multiply-add, and AVX-512.
 
-    use super::Lanes;
+    use super::{Ahead, Lanes, tiles};
     use std::arch::x86_64::*;
 
     /// Twice eight lanes.
@@ -135,8 +152,31 @@ pub(super) mod x86 {
         }
     }
 
+    #[target_feature(enable = "avx2,fma")]
+    #[inline(never)]
+    unsafe fn tile_avx2<const R: usize, const C: usize>(
+        w: [*const f32; R],
+        x: [*const f32; C],
+        columns: usize,
+        ahead: &mut Ahead,
+    ) -> [[f32; R]; C] {
+        // SAFETY: the caller's; the processor has the features of this function.
+        unsafe { tiles::sums::<Avx2, R, C>(w, x, columns, ahead) }
+    }
+
     // SAFETY: the methods use AVX2 and FMA alone.
     unsafe impl Lanes for Avx2 {
+        #[inline(always)]
+        unsafe fn tile<const R: usize, const C: usize>(
+            w: [*const f32; R],
+            x: [*const f32; C],
+            columns: usize,
+            ahead: &mut Ahead,
+        ) -> [[f32; R]; C] {
+            // SAFETY: the caller's.
+            unsafe { tile_avx2::<R, C>(w, x, columns, ahead) }
+        }
+
         const ROWS: usize = 3;
         const COLUMNS: usize = 2;
 
@@ -234,8 +274,31 @@ pub(super) mod x86 {
         }
     }
 
+    #[target_feature(enable = "avx512f,avx2,fma")]
+    #[inline(never)]
+    unsafe fn tile_avx512<const R: usize, const C: usize>(
+        w: [*const f32; R],
+        x: [*const f32; C],
+        columns: usize,
+        ahead: &mut Ahead,
+    ) -> [[f32; R]; C] {
+        // SAFETY: the caller's; the processor has the features of this function.
+        unsafe { tiles::sums::<Avx512, R, C>(w, x, columns, ahead) }
+    }
+
     // SAFETY: the methods use AVX-512F (and AVX2) alone.
     unsafe impl Lanes for Avx512 {
+        #[inline(always)]
+        unsafe fn tile<const R: usize, const C: usize>(
+            w: [*const f32; R],
+            x: [*const f32; C],
+            columns: usize,
+            ahead: &mut Ahead,
+        ) -> [[f32; R]; C] {
+            // SAFETY: the caller's.
+            unsafe { tile_avx512::<R, C>(w, x, columns, ahead) }
+        }
+
         const ROWS: usize = 4;
         const COLUMNS: usize = 6;
 

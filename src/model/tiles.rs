@@ -6,8 +6,6 @@
 
 use super::lanes::Lanes;
 
-/// How far ahead a single stream of weights is asked for, in numbers: 4 KiB.
-const AHEAD: usize = 1024;
 /// Bytes of a cache line, where it is not known better.
 const LINE: usize = 64;
 /// Groups of input rows up to which weights are read in one stream.
@@ -31,10 +29,6 @@ pub(super) unsafe fn products<L: Lanes>(
     assert!(out.iter().all(|out| out.len() >= weights));
     // SAFETY: the processor is the caller's; all indices of rows are below `rows` and `weights`, as asserted.
     unsafe {
-        if rows == 1 {
-            single::<L>(x, tile, columns, &mut *out[0]);
-            return;
-        }
         // Rows in groups of about the same size, none larger than a register tile.
         let groups = rows.div_ceil(L::COLUMNS);
         let steps = weights.div_ceil(L::ROWS) * groups * columns.div_ceil(16);
@@ -86,33 +80,9 @@ pub(super) unsafe fn products<L: Lanes>(
     }
 }
 
-/// One row of `x`: weights are read as one stream.
-#[inline(always)]
-unsafe fn single<L: Lanes>(x: &[f32], tile: &[f32], columns: usize, out: &mut [f32]) {
-    let weights = tile.len() / columns;
-    let mut m = 0;
-    // SAFETY: rows m.. of the tile exist, and x is one row.
-    unsafe {
-        while m + 4 <= weights {
-            let mut acc = [L::zero(); 4];
-            for (i, acc) in acc.iter_mut().enumerate() {
-                let w = tile.as_ptr().add((m + i) * columns);
-                *acc = dots::<L, 1, 1>([w], [x.as_ptr()], columns, &mut Ahead::after(w))[0][0];
-            }
-            out[m..m + 4].copy_from_slice(&L::sums(acc));
-            m += 4;
-        }
-        while m < weights {
-            let w = tile.as_ptr().add(m * columns);
-            let acc = dots::<L, 1, 1>([w], [x.as_ptr()], columns, &mut Ahead::after(w))[0][0];
-            out[m] = L::sums([acc; 4])[0];
-            m += 1;
-        }
-    }
-}
-
 /// Memory that will be read soon, asked for a few cache lines a step.
-struct Ahead {
+#[derive(Clone, Copy)]
+pub(super) struct Ahead {
     at: *const u8,
     end: *const u8,
     /// One a step, or four.
@@ -120,16 +90,6 @@ struct Ahead {
 }
 
 impl Ahead {
-    /// What follows a row of a single stream.
-    #[inline(always)]
-    fn after(w: *const f32) -> Self {
-        Self {
-            at: w.wrapping_add(AHEAD).cast(),
-            end: std::ptr::without_provenance(usize::MAX),
-            lines: 1,
-        }
-    }
-
     #[inline(always)]
     unsafe fn step<L: Lanes>(&mut self) {
         if self.at < self.end {
@@ -204,33 +164,54 @@ impl Job {
             for (c, x) in x.iter_mut().enumerate() {
                 *x = x.add((n + c) * self.columns);
             }
-            let acc = dots::<L, R, C>(w, x, self.columns, &mut self.ahead);
-            let mut c = 0;
-            while c < C {
-                if R > 1 && C - c >= 3 {
-                    // Sixteen at once; what is missing repeats what is there.
-                    let mut all = [[L::zero(); 4]; 4];
-                    for (r, all) in all.iter_mut().enumerate() {
-                        for (i, one) in all.iter_mut().enumerate() {
-                            *one = acc[r.min(R - 1)][(c + i).min(C - 1)];
-                        }
-                    }
-                    let sums = L::transposed_sums(all);
-                    for (i, sums) in sums.iter().enumerate().take(C - c) {
-                        out[n + c + i][m..m + R].copy_from_slice(&sums[..R]);
-                    }
-                    c += 4;
-                } else {
-                    let mut four = [L::zero(); 4];
-                    for (r, one) in four.iter_mut().enumerate() {
-                        *one = acc[r.min(R - 1)][c];
-                    }
-                    let sums = L::sums(four);
-                    out[n + c][m..m + R].copy_from_slice(&sums[..R]);
-                    c += 1;
-                }
+            let sums = L::tile::<R, C>(w, x, self.columns, &mut self.ahead);
+            for (c, sums) in sums.iter().enumerate() {
+                out[n + c][m..m + R].copy_from_slice(sums);
             }
         }
+    }
+}
+
+/// `R × C` dot products of `columns` numbers each, `[x row][weight row]`.
+///
+/// # Safety
+/// The processor must have the instructions of `L`, and every pointer be followed by `columns` numbers.
+#[inline(always)]
+pub(super) unsafe fn sums<L: Lanes, const R: usize, const C: usize>(
+    w: [*const f32; R],
+    x: [*const f32; C],
+    columns: usize,
+    ahead: &mut Ahead,
+) -> [[f32; R]; C] {
+    // SAFETY: the caller's.
+    unsafe {
+        let acc = dots::<L, R, C>(w, x, columns, ahead);
+        let mut out = [[0.0; R]; C];
+        let mut c = 0;
+        while c < C {
+            if R > 1 && C - c >= 3 {
+                // Sixteen at once; what is missing repeats what is there.
+                let mut all = [[L::zero(); 4]; 4];
+                for r in 0..4 {
+                    for i in 0..4 {
+                        all[r][i] = acc[r.min(R - 1)][(c + i).min(C - 1)];
+                    }
+                }
+                let sums = L::transposed_sums(all);
+                for i in 0..4.min(C - c) {
+                    out[c + i].copy_from_slice(&sums[i][..R]);
+                }
+                c += 4;
+            } else {
+                let mut four = [L::zero(); 4];
+                for r in 0..4 {
+                    four[r] = acc[r.min(R - 1)][c];
+                }
+                out[c].copy_from_slice(&L::sums(four)[..R]);
+                c += 1;
+            }
+        }
+        out
     }
 }
 
@@ -247,10 +228,19 @@ unsafe fn dots<L: Lanes, const R: usize, const C: usize>(
     unsafe {
         let mut acc = [[L::zero(); C]; R];
         let mut k = 0;
-        while k < whole {
-            step::<L, R, C>(&mut acc, &w, &x, k);
-            ahead.step::<L>();
-            k += 16;
+        if ahead.at < ahead.end {
+            let mut following = *ahead;
+            while k < whole {
+                step::<L, R, C>(&mut acc, &w, &x, k);
+                following.step::<L>();
+                k += 16;
+            }
+            *ahead = following;
+        } else {
+            while k < whole {
+                step::<L, R, C>(&mut acc, &w, &x, k);
+                k += 16;
+            }
         }
         if whole < columns {
             // What is beyond the end adds products of zeros.

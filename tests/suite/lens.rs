@@ -178,3 +178,88 @@ proptest! {
         compare(&rows, Some(target % vocab as u32), &settings);
     }
 }
+
+/// The embedded model, whose vocabulary is read in several blocks: however the work is divided, and whether the next
+/// tokens are known beforehand, every number is the same to the last bit.
+#[test]
+fn no_bit_depends_on_threads_tiles_or_when_targets_are_known() {
+    use entroscope::model::decoder::{Row, Taps};
+    use entroscope::model::{LoadOptions, Model};
+    let model = Model::load("demo", &LoadOptions::default(), &mut |_, _, _| {}).unwrap();
+    let decoder = model.decoder();
+    let prompt: Vec<u32> = (0..45).map(|i| (i * 37 + 5) % 1000).collect();
+    let taps = Taps {
+        states: true,
+        attention: false,
+    };
+    let traced = decoder
+        .forward(&mut [Row::new(&prompt, None)], taps)
+        .unwrap();
+    let targets: Vec<Option<u32>> = (0..prompt.len())
+        .map(|i| prompt.get(i + 1).copied())
+        .collect();
+    let lens = Lens::new(LensSettings {
+        renyi: vec![0.5, 1.01, 2.0, 3.5],
+        ..LensSettings::default()
+    });
+    let same = |a: &[Cells], b: &[Cells]| {
+        assert_eq!(a.len(), b.len());
+        for (a, b) in a.iter().zip(b) {
+            let bits = |c: &Cells| c.values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+            let top = |c: &Cells| {
+                let one = |c: &entroscope::trace::Candidate| (c.id, c.prob.to_bits());
+                c.top.iter().map(one).collect::<Vec<_>>()
+            };
+            assert_eq!(bits(a), bits(b));
+            assert_eq!(top(a), top(b));
+            assert_eq!(a.decided_layer, b.decided_layer);
+        }
+    };
+    let expected = lens
+        .cells(decoder, &traced, 0..prompt.len(), &targets)
+        .unwrap();
+    assert_eq!(expected.len(), prompt.len());
+    for threads in [1, 2, 5] {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .unwrap();
+        pool.install(|| {
+            let known = lens
+                .cells(decoder, &traced, 0..prompt.len(), &targets)
+                .unwrap();
+            same(&known, &expected);
+            for tokens in [0..1, 3..20, 20..45] {
+                let opened = lens.open(decoder, &traced, tokens.clone()).unwrap();
+                let later = lens.read(&opened, &targets[tokens.clone()]);
+                same(&later, &expected[tokens.clone()]);
+                let last = traced.last.narrow(0, tokens.start, 1).unwrap();
+                let normed = decoder.final_norm(&last).unwrap();
+                let plain = decoder.head(&normed).unwrap().to_vec2::<f32>().unwrap();
+                assert_eq!(opened.final_logits(0), plain[0]);
+            }
+        });
+    }
+    // Logits that are there already give what reading them on the way does.
+    let rows: Vec<f32> = (0..3)
+        .flat_map(|token| {
+            traced.states.iter().flat_map(move |h| {
+                let normed = decoder.final_norm(&h.narrow(0, token, 1).unwrap()).unwrap();
+                let logits = decoder.head(&normed).unwrap();
+                logits.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+            })
+        })
+        .collect();
+    let d = decoder.config().d_model;
+    let vectors: Vec<f32> = (0..3)
+        .flat_map(|token| {
+            traced.states.iter().flat_map(move |h| {
+                let h = h.narrow(0, token, 1).unwrap();
+                h.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+            })
+        })
+        .collect();
+    assert_eq!(vectors.len(), 3 * traced.states.len() * d);
+    let opened = lens.opened(3, traced.states.len(), rows, vectors);
+    same(&lens.read(&opened, &targets[..3]), &expected[..3]);
+}
