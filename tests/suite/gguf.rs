@@ -211,3 +211,42 @@ fn a_shared_embedding_is_held_once() {
     let stored: u64 = gguf.names().iter().filter_map(|n| gguf.bytes_of(n)).sum();
     assert_eq!(held, stored);
 }
+
+/// Published files of phi-2 keep queries, keys and values in one tensor.
+#[test]
+fn queries_keys_and_values_may_lie_in_one_tensor() {
+    let place = tempfile::tempdir().unwrap();
+    let mut fused = Vec::new();
+    let mut parts = std::collections::BTreeMap::<String, Vec<(usize, Tensor)>>::new();
+    for (name, tensor) in tensors("phi") {
+        let of = ["q_proj", "k_proj", "v_proj"]
+            .iter()
+            .position(|p| name.contains(p));
+        match of {
+            Some(of) => {
+                let name = name.replace(["q_proj", "k_proj", "v_proj"][of], "qkv_proj");
+                parts.entry(name).or_default().push((of, tensor));
+            }
+            None => fused.push((name, tensor)),
+        }
+    }
+    for (name, mut parts) in parts {
+        parts.sort_by_key(|(of, _)| *of);
+        let parts: Vec<Tensor> = parts.into_iter().map(|(_, t)| t).collect();
+        fused.push((name, Tensor::cat(&parts, 0).unwrap()));
+    }
+    let path = place.path().join("phi.gguf");
+    let tokenizer = std::fs::read_to_string(folder("phi").join("tokenizer.json")).unwrap();
+    write_gguf(
+        &path,
+        &config("phi"),
+        &fused,
+        GgufType::F32,
+        Some(&tokenizer),
+        &[],
+    )
+    .unwrap();
+    let reference = path.display().to_string();
+    let model = Model::load(&reference, &LoadOptions::default(), &mut |_, _, _| {}).unwrap();
+    oracle::metrics("phi", &model, &Expected::load("phi"));
+}

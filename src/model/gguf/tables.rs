@@ -239,6 +239,8 @@ pub(super) static PHI2: Names = Names {
     blocks: "model.layers.",
     inside: &[
         ("attn_norm", "input_layernorm", None),
+        // Older files keep the three together.
+        ("attn_qkv", "self_attn.qkv_proj", None),
         ("attn_q", "self_attn.q_proj", None),
         ("attn_k", "self_attn.k_proj", None),
         ("attn_v", "self_attn.v_proj", None),

@@ -60,6 +60,14 @@ impl Attention {
         let (q, kv) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
         let sizes = [q, kv, kv];
         let parts = match names.qkv {
+            // As some GGUF files have it.
+            Qkv::Split([query, ..])
+                if !loader.has(&named(&format!("{query}.weight")))
+                    && loader.has(&named("self_attn.qkv_proj.weight")) =>
+            {
+                let name = named("self_attn.qkv_proj");
+                loader.linears(&name, &sizes, c.input, c.qkv_bias)?
+            }
             Qkv::Split(names) => names
                 .iter()
                 .zip(sizes)
