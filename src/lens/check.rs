@@ -67,10 +67,11 @@ fn sums(model: &Model, traced: &Traced) -> Result<()> {
             let worst = with_slice(rows, |p| {
                 p.chunks_exact(keys)
                     .map(|row| (row.iter().sum::<f32>() - 1.0).abs())
+                    // Not a number is not within any tolerance.
+                    .map(|off| if off.is_nan() { f32::INFINITY } else { off })
                     .fold(0.0f32, f32::max)
             })?;
-            // Not a number is not within any tolerance.
-            if !(worst <= SUM_TOLERANCE) {
+            if worst > SUM_TOLERANCE {
                 return Err(broken(
                     model,
                     &format!("attention rows of layer {} do not sum to one", block + 1),
