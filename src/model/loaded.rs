@@ -91,7 +91,6 @@ impl Model {
         let decoder = Decoder::load_as(config, source, &Device::Cpu, loading)?;
         let c = decoder.config();
         let (parameters, bytes) = decoder.size();
-        let attending = c.layers.iter().filter(|kind| kind.attends()).count();
         let mask = match c.causal {
             true => None,
             false => Mask::find(&checkpoint.tokenizer),
@@ -121,11 +120,7 @@ impl Model {
             logit_cap: c.logit_cap,
             mask,
             file_bytes: checkpoint.bytes,
-            // Keys and values in f32; a model that sees both sides remembers nothing.
-            token_bytes: match c.causal {
-                true => 8 * (attending * c.kv_heads * c.head_dim) as u64,
-                false => 0,
-            },
+            token_bytes: plan.per_token,
             unread: card::parts(decoder.unread()),
             sha256: None,
         };

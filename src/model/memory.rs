@@ -70,8 +70,11 @@ impl MemoryPlan {
             .saturating_mul(c.layers.len() as u64);
         Self {
             weights,
-            // Caches double when they are full, so up to twice what is filled.
-            per_token: kv.saturating_mul(2 * attending),
+            // Caches double when they are full, so up to twice what is filled; who sees both sides remembers nothing.
+            per_token: match c.causal {
+                true => kv.saturating_mul(2 * attending),
+                false => 0,
+            },
             per_branch: if matches!(c.body, Body::Transformer(_)) {
                 0
             } else {
