@@ -59,10 +59,10 @@ pub fn tanh(x: f32) -> f32 {
     // Near 0 that would be a small difference of ones.
     let s = x * x;
     let mut p = -5.704_988_7e-3f32;
-    p = p * s + 2.063_908_9e-2;
+    p = p * s + 2.063_909e-2;
     p = p * s - 5.373_971_6e-2;
     p = p * s + 1.333_144_2e-1;
-    p = p * s - 3.333_328_2e-1;
+    p = p * s - 3.333_328e-1;
     let near = p * s * x + x;
     if x.abs() < 0.625 { near } else { far }
 }
