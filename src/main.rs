@@ -1,6 +1,6 @@
 //! The binary: arguments in, exit code out. Everything else is in the library.
 
-use entroscope::memory::HugePages;
+use entroscope::pages::HugePages;
 use std::process::ExitCode;
 
 #[global_allocator]

@@ -21,7 +21,7 @@ use distribution::Plan;
 use fused::Source;
 use rayon::prelude::*;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// What the lens computes for each cell.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,6 +68,8 @@ pub enum StateKind {
 pub struct Lens {
     settings: LensSettings,
     schema: Arc<Schema>,
+    /// Room for the logits of opened tokens: fresh memory costs a good part of a millisecond a token.
+    spare: Arc<Mutex<Vec<f32>>>,
 }
 
 /// Some tokens whose states have been read, but not what came after them.
@@ -119,7 +121,11 @@ impl Lens {
     #[must_use]
     pub fn new(settings: LensSettings) -> Self {
         let schema = Arc::new(Schema::new(&settings));
-        Self { settings, schema }
+        Self {
+            settings,
+            schema,
+            spare: Arc::default(),
+        }
     }
 
     /// What it computes.
@@ -148,7 +154,11 @@ impl Lens {
         }
         let (rows, logits) = head.with_last(|last| {
             with_slice(&gathered.inputs, |x| {
-                let mut logits = vec![0.0; tokens * states * last.vocab];
+                let mut logits = match self.spare.lock() {
+                    Ok(mut spare) => std::mem::take(&mut *spare),
+                    Err(_) => Vec::new(),
+                };
+                logits.resize(tokens * states * last.vocab, 0.0);
                 let source = Source::Head(last, x);
                 let plan = Plan::new(&self.settings);
                 let rows = fused::read(&source, tokens, states, &[], &plan, &mut logits);
@@ -184,6 +194,13 @@ impl Lens {
             rows: rows.into_iter().map(|(row, _)| row).collect(),
             logits,
             vectors,
+        }
+    }
+
+    /// Take back the room of a tile that is done with.
+    pub fn close(&self, opened: Opened) {
+        if let Ok(mut spare) = self.spare.lock() {
+            *spare = opened.logits;
         }
     }
 

@@ -220,7 +220,7 @@ pub(super) mod x86 {
         #[inline(always)]
         unsafe fn prefetch(at: *const u8) {
             // SAFETY: a prefetch of any address is allowed.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
         }
     }
 
@@ -349,7 +349,7 @@ pub(super) mod x86 {
         #[inline(always)]
         unsafe fn prefetch(at: *const u8) {
             // SAFETY: a prefetch of any address is allowed.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
         }
     }
 }

@@ -373,6 +373,7 @@ pub(crate) fn transposed(weight: &Stored) -> Result<Stored> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use candle_core::Var;
 
     fn random(rows: usize, columns: usize) -> Tensor {
         Tensor::randn(0f32, 1.0, (rows, columns), &Device::Cpu).unwrap()
@@ -437,7 +438,7 @@ mod tests {
 
     #[test]
     fn gradients_reach_an_embedding_and_pass_through_blocks() {
-        let table = candle_core::Var::from_tensor(&random(5, 256)).unwrap();
+        let table = Var::from_tensor(&random(5, 256)).unwrap();
         let embedding = Embedding::new(Stored::Float(table.as_tensor().clone())).unwrap();
         let rows = embedding.rows(&[3]).unwrap();
         let q = quantised(&random(2, 256), BlockFormat::Q4_K);
@@ -489,5 +490,32 @@ mod tests {
             panic!("floats stay floats")
         };
         assert_eq!((t.dims(), t.dtype()), ([5, 3].as_slice(), DType::F16));
+    }
+
+    #[test]
+    fn layers_together_give_what_each_gives_alone() {
+        let x = random(3, 70);
+        let bias = random(1, 900).flatten_all().unwrap();
+        let a = Linear::new(Stored::Float(random(900, 70)), Some(bias)).unwrap();
+        let b = Linear::new(Stored::Float(random(31, 70)), None).unwrap();
+        let [ya, yb] = Linear::forward_all([&a, &b], &x).unwrap();
+        assert_eq!(
+            (ya.dims(), yb.dims()),
+            ([3, 900].as_slice(), [3, 31].as_slice())
+        );
+        assert_eq!(numbers(&ya), numbers(&a.forward(&x).unwrap()));
+        assert_eq!(numbers(&yb), numbers(&b.forward(&x).unwrap()));
+        let narrow = Linear::new(Stored::Float(random(4, 71)), None).unwrap();
+        assert!(Linear::forward_all([&a, &narrow], &x).is_err());
+    }
+
+    #[test]
+    fn gradients_reach_a_bias_beside_weights_that_stay() {
+        let bias = Var::from_tensor(&random(1, 5).flatten_all().unwrap()).unwrap();
+        let linear =
+            Linear::new(Stored::Float(random(5, 8)), Some(bias.as_tensor().clone())).unwrap();
+        let y = linear.forward(&random(2, 8)).unwrap();
+        let gradients = y.sum_all().unwrap().backward().unwrap();
+        assert_eq!(numbers(gradients.get(bias.as_tensor()).unwrap()), [2.0; 5]);
     }
 }

@@ -49,17 +49,16 @@ pub(super) unsafe fn products<L: Lanes>(
             let mut m = 0;
             while m < weights {
                 let take = if weights - m >= L::ROWS { L::ROWS } else { 1 };
+                if follows {
+                    // The next few weight rows, wherever they are by then.
+                    let at: *const u8 = tile.as_ptr().wrapping_add((m + take) * columns).cast();
+                    job.ahead = Ahead {
+                        at,
+                        end: at.wrapping_add(take * columns * 4),
+                        lines: take.div_ceil(groups),
+                    };
+                }
                 for i in 0..groups {
-                    if follows {
-                        // The next few weight rows, wherever they are by then.
-                        let at: *const u8 = tile.as_ptr().wrapping_add((m + take) * columns).cast();
-                        let bytes = if i == 0 { take * columns * 4 } else { 0 };
-                        job.ahead = Ahead {
-                            at,
-                            end: at.wrapping_add(bytes),
-                            lines: take,
-                        };
-                    }
                     let (from, to) = group(i);
                     job.group::<L>(m, take, from, to - from, out);
                 }
@@ -85,7 +84,7 @@ pub(super) unsafe fn products<L: Lanes>(
 pub(super) struct Ahead {
     at: *const u8,
     end: *const u8,
-    /// One a step, or four.
+    /// One a step, two or four.
     lines: usize,
 }
 
@@ -98,9 +97,12 @@ impl Ahead {
                 L::prefetch(self.at);
                 if self.lines > 1 {
                     L::prefetch(self.at.wrapping_add(LINE));
+                    self.at = self.at.wrapping_add(LINE);
+                }
+                if self.lines > 2 {
+                    L::prefetch(self.at.wrapping_add(LINE));
                     L::prefetch(self.at.wrapping_add(2 * LINE));
-                    L::prefetch(self.at.wrapping_add(3 * LINE));
-                    self.at = self.at.wrapping_add(3 * LINE);
+                    self.at = self.at.wrapping_add(2 * LINE);
                 }
             }
             self.at = self.at.wrapping_add(LINE);

@@ -275,6 +275,7 @@ impl Generation {
                 "Its weights are damaged: fetch the model again and run `entroscope doctor --model` on it.",
             ));
         };
+        self.lens.close(pending.opened);
         self.tokens.push(id);
         emit(Event::Token(Token {
             id,

@@ -2,9 +2,9 @@
 #![allow(missing_docs, clippy::expect_used, clippy::print_stdout)]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use entroscope::memory::HugePages;
 use entroscope::model::decoder::{Row, Taps};
 use entroscope::model::{LoadOptions, Model};
+use entroscope::pages::HugePages;
 use entroscope::session::{self, Event, Generation, Job, Prompt};
 use entroscope::tui::colour::Depth;
 use entroscope::tui::{fixture, view};
