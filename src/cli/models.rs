@@ -6,6 +6,7 @@ use super::{Context, table};
 use crate::error::{Error, Result};
 use crate::model::card::{self, ModelCard};
 use crate::model::config::LayerKind;
+use crate::model::memory::WORKING;
 use crate::text;
 use clap::Args as ClapArgs;
 use indicatif::BinaryBytes;
@@ -262,10 +263,15 @@ fn describe(card: &ModelCard) -> String {
         (
             "memory",
             match card.token_bytes {
-                0 => format!("{} of weights", BinaryBytes(card.bytes)),
-                token => format!(
-                    "{} of weights, up to {} more for each token of text",
+                0 => format!(
+                    "{} of weights and {} to compute",
                     BinaryBytes(card.bytes),
+                    BinaryBytes(WORKING)
+                ),
+                token => format!(
+                    "{} of weights and {} to compute, up to {} more for each token of text",
+                    BinaryBytes(card.bytes),
+                    BinaryBytes(WORKING),
                     BinaryBytes(token)
                 ),
             },
