@@ -24,6 +24,23 @@ fn placed(layout: Layout) -> Layout {
     }
 }
 
+/// Have glibc keep what big temporaries give back, up to its largest threshold. By itself it hands every block with an
+/// alignment like ours back to the kernel, which clears its pages anew for the next product.
+fn keep_freed() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        static DONE: AtomicBool = AtomicBool::new(false);
+        if !DONE.swap(true, Ordering::Relaxed) {
+            // SAFETY: these set numbers of the allocator and may be called at any time.
+            unsafe {
+                libc::mallopt(libc::M_MMAP_THRESHOLD, 32 << 20);
+                libc::mallopt(libc::M_TRIM_THRESHOLD, 64 << 20);
+            }
+        }
+    }
+}
+
 /// Ask for huge pages. Refusal changes nothing but the speed.
 fn advise(start: *mut u8, layout: Layout) {
     #[cfg(target_os = "linux")]
@@ -41,6 +58,9 @@ fn advise(start: *mut u8, layout: Layout) {
 // SAFETY: every call is passed on to the system's allocator, with the same layout for the same block.
 unsafe impl GlobalAlloc for HugePages {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if layout.size() >= HUGE {
+            keep_freed();
+        }
         let layout = placed(layout);
         // SAFETY: the caller's; the layout has the caller's size and at least its alignment.
         let start = unsafe { System.alloc(layout) };

@@ -10,7 +10,9 @@ use crate::model::reduce::BLOCK;
 use rayon::prelude::*;
 
 /// Rows that are read together at most, so that they and a block of their logits stay in the second-level cache.
-const ROWS: usize = 112;
+const ROWS: usize = 160;
+/// Tokens are read in multiples of this, so that their rows fill register tiles.
+const EVEN: usize = 6;
 
 /// Where logits come from.
 pub(super) enum Source<'a> {
@@ -54,7 +56,11 @@ pub(super) fn read(
     plan: &Plan,
     keep: &mut [f32],
 ) -> Vec<(Row, Option<f32>)> {
-    let at_once = (ROWS / states).max(1);
+    let at_once = match ROWS / states {
+        0 => 1,
+        few @ 1..EVEN => few,
+        many => many / EVEN * EVEN,
+    };
     let mut keep = keep.chunks_mut((at_once * states * source.vocab()).max(1));
     let mut rows = Vec::with_capacity(tokens * states);
     for first in (0..tokens).step_by(at_once) {
@@ -92,8 +98,8 @@ fn group(
         })
         .collect();
     let blocks = vocab.div_ceil(BLOCK);
-    // A few stretches of the vocabulary a thread even out the load.
-    let stretch = blocks.div_ceil(4 * rayon::current_num_threads()).max(1);
+    // Many stretches of the vocabulary a thread even out the load.
+    let stretch = blocks.div_ceil(16 * rayon::current_num_threads()).max(1);
     let mut kept: Vec<Vec<&mut [f32]>> = (0..blocks.div_ceil(stretch))
         .map(|_| Vec::with_capacity(if keep.is_empty() { 0 } else { rows }))
         .collect();
