@@ -192,19 +192,16 @@ fn every_tensor_that_is_missing_is_named() {
         let source = Safetensors::open_folder(&folder(&family)).unwrap();
         let parsed = DecoderConfig::from_json(&config).unwrap();
         let decoder = Decoder::load(parsed, &source, &Device::Cpu).unwrap();
-        // A few of them, from all over the file.
-        let mut names: Vec<&String> = tensors.keys().collect();
-        names.sort();
-        for name in names.iter().step_by(names.len() / 5 + 1) {
-            let unneeded = decoder.unread().contains(*name)
+        for name in tensors.keys() {
+            let unneeded = decoder.unread().contains(name)
                 || name.contains("cross_attn")
-                || name.ends_with("attn.bias")
+                || name.ends_with(".attn.bias")
                 || name.contains("layers.2.") && family.starts_with("mllama");
             if unneeded {
                 continue;
             }
             let mut spoiled = tensors.clone();
-            spoiled.remove(*name);
+            spoiled.remove(name);
             let error = refused(&config, &spoiled);
             assert!(
                 error.contains(&format!("{name} ")),
