@@ -24,7 +24,7 @@ pub(super) fn write(arch: Arch, config: &Value, entries: &mut Entries) -> Result
     };
     to.size("vocab_size", &["vocab_size"])?;
     to.size("block_count", &["num_hidden_layers", "n_layer"])?;
-    to.size("embedding_length", &["hidden_size", "n_embd"])?;
+    to.size("embedding_length", &["hidden_size", "n_embd", "n_embed"])?;
     match arch {
         Arch::Mamba | Arch::Mamba2 => return state_space(to),
         Arch::Gpt2 | Arch::Phi2 | Arch::GptNeox | Arch::Bloom => return layer_normed(to),
@@ -100,7 +100,7 @@ pub(super) fn write(arch: Arch, config: &Value, entries: &mut Entries) -> Result
 /// The architectures with mean-and-variance norms.
 fn layer_normed(to: &mut Numbers<'_>) -> Result<()> {
     let config = to.config;
-    let width = first_size(config, &["hidden_size", "n_embd"])?;
+    let width = first_size(config, &["hidden_size", "n_embd", "n_embed"])?;
     to.size("attention.head_count", &["num_attention_heads", "n_head"])?;
     to.real(
         "attention.layer_norm_epsilon",
@@ -134,7 +134,10 @@ fn layer_normed(to: &mut Numbers<'_>) -> Result<()> {
             if config["apply_residual_connection_post_layernorm"] == true {
                 return Err(unusable("its residual is taken after the norm"));
             }
-            to.size("attention.head_count_kv", &["n_head"])?;
+            to.size(
+                "attention.head_count_kv",
+                &["num_attention_heads", "n_head"],
+            )?;
         }
         _ => {}
     }
@@ -460,7 +463,7 @@ pub(super) fn rotated(config: &Value, head_dim: u32) -> Result<u32> {
 pub(super) fn head_dim(config: &Value) -> Result<u32> {
     match optional_size(config, "head_dim")? {
         Some(head_dim) => Ok(head_dim),
-        None => first_size(config, &["hidden_size", "n_embd"])?
+        None => first_size(config, &["hidden_size", "n_embd", "n_embed"])?
             .checked_div(heads(config)?)
             .ok_or_else(|| unusable("it has no attention heads")),
     }
