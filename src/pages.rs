@@ -1,8 +1,9 @@
 //! Huge pages under everything big.
 //!
-//! Decoding reads every weight once a token. With pages of 4 KiB the processor looks up an address and loses the thread of
-//! its prefetching every 64 cache lines; with pages of 2 MiB the same memory was read two to three times as fast. The
-//! weights lie in buffers of other crates, so the allocator is the one place that reaches them all.
+//! Decoding reads every weight once a token. With pages of 4 KiB the processor looks up an address and its prefetching
+//! starts over every 64 cache lines. A matrix that fits the last-level cache was read about twice as fast from pages of
+//! 2 MiB; where the memory itself is the limit they make no difference. The weights lie in buffers of other crates, so the
+//! allocator is the one place that reaches them all.
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};

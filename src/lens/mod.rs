@@ -68,7 +68,7 @@ pub enum StateKind {
 pub struct Lens {
     settings: LensSettings,
     schema: Arc<Schema>,
-    /// Room for the logits of opened tokens: fresh memory costs a good part of a millisecond a token.
+    /// Room for the logits of opened tokens: fresh memory would be cleared for each.
     spare: Arc<Mutex<Vec<f32>>>,
 }
 
