@@ -4,7 +4,9 @@
 //! how many threads and in which tiles makes no difference to a single bit, so cached decoding equals recomputing,
 //! chunked prefill equals one-shot, and a branch does not see its neighbours. Weights are read once for all rows.
 
-use super::blocks::{BlockFormat, q4_0_as_bytes};
+use super::blocks::BlockFormat;
+#[cfg(target_arch = "x86_64")]
+use super::blocks::q4_0_as_bytes;
 use super::lanes::{self, Lanes};
 use super::tiles::products;
 use half::slice::HalfFloatSliceExt;

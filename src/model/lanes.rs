@@ -71,6 +71,7 @@ pub(super) unsafe trait Lanes: Copy {
 
 /// Plain numbers, for processors without anything better known.
 #[derive(Clone, Copy)]
+#[cfg_attr(target_arch = "aarch64", allow(dead_code))]
 pub(super) struct Plain([f32; 16]);
 
 // SAFETY: needs no instructions of its own.
