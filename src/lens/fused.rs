@@ -6,13 +6,15 @@
 
 use super::distribution::{self, Part, Plan, Room, Row};
 use crate::model::head::Last;
+use crate::model::input::Input;
 use crate::model::reduce::BLOCK;
 use rayon::prelude::*;
 
-/// Rows that are read together at most, so that they and a block of their logits stay in the second-level cache.
-const ROWS: usize = 160;
+/// Rows that are read together at most: enough that laying out a block of the head for them is little beside the products,
+/// and that they nearly stay in the second-level cache.
+const ROWS: usize = 480;
 /// Tokens are read in multiples of this, so that their rows fill register tiles.
-const EVEN: usize = 6;
+const EVEN: usize = 12;
 
 /// Where logits come from.
 pub(super) enum Source<'a> {
@@ -30,15 +32,29 @@ impl Source<'_> {
         }
     }
 
-    /// The logits `first..` of the rows from `row` on.
-    fn read(&self, row: usize, first: usize, out: &mut [&mut [f32]]) {
+    /// `count` rows from `first` on.
+    fn rows(&self, first: usize, count: usize) -> Rows<'_> {
         match self {
-            Self::Head(last, x) => last.logits(&x[row * last.width()..], first, out),
+            Self::Head(last, x) => Rows::Head(last, last.input(&x[first * last.width()..], count)),
+            Self::Logits(z, vocab) => Rows::Logits(&z[first * vocab..], *vocab),
+        }
+    }
+}
+
+/// Some rows of a source, as they are read.
+enum Rows<'a> {
+    Head(&'a Last<'a>, Input<'a>),
+    Logits(&'a [f32], usize),
+}
+
+impl Rows<'_> {
+    /// The logits `first..` of the rows, as many as each of `out` is long.
+    fn read(&self, first: usize, out: &mut [&mut [f32]]) {
+        match self {
+            Self::Head(last, x) => last.logits(x, first, out),
             Self::Logits(z, vocab) => {
-                for (i, out) in out.iter_mut().enumerate() {
-                    let at = (row + i) * vocab + first;
-                    let count = out.len();
-                    out.copy_from_slice(&z[at..at + count]);
+                for (z, out) in z.chunks(*vocab).zip(out) {
+                    out.copy_from_slice(&z[first..first + out.len()]);
                 }
             }
         }
@@ -93,10 +109,11 @@ fn group(
         .map(|(row, target)| {
             let id = target.filter(|id| (*id as usize) < vocab)?;
             let mut z = [0.0];
-            source.read(first + row, id as usize, &mut [&mut z]);
+            source.rows(first + row, 1).read(id as usize, &mut [&mut z]);
             Some(z[0])
         })
         .collect();
+    let input = source.rows(first, rows);
     let blocks = vocab.div_ceil(BLOCK);
     // Many stretches of the vocabulary a thread even out the load.
     let stretch = blocks.div_ceil(16 * rayon::current_num_threads()).max(1);
@@ -132,7 +149,7 @@ fn group(
                         .map(|row| &mut row[within..within + to - from])
                         .collect(),
                 };
-                source.read(first, from, &mut z);
+                input.read(from, &mut z);
                 part.take(&z, states, &wanted, plan, &mut room);
             }
             part

@@ -3,6 +3,7 @@
 use super::config::DecoderConfig;
 use super::families::Family;
 use super::families::bert::Transform;
+use super::input::Input;
 use super::kernel::{self, Matrix};
 use super::linear::{Linear, split_rows};
 use super::ops::with_slice;
@@ -140,10 +141,15 @@ pub(crate) struct Last<'a> {
 }
 
 impl Last<'_> {
-    /// The logits `first..` of the rows of `x` `[rows, width]`, as many as each of `out` is long, on this thread.
-    pub(crate) fn logits(&self, x: &[f32], first: usize, out: &mut [&mut [f32]]) {
-        kernel::strip(x, self.matrix, self.width, first, out);
+    /// The logits `first..` of the rows of `input`, as many as each of `out` is long, on this thread.
+    pub(crate) fn logits(&self, input: &Input<'_>, first: usize, out: &mut [&mut [f32]]) {
+        kernel::strip(input, self.matrix, first, out);
         out.iter_mut().for_each(|out| self.finish(first, out));
+    }
+
+    /// So many rows `[rows, width]`, laid out to be read.
+    pub(crate) fn input<'a>(&self, x: &'a [f32], rows: usize) -> Input<'a> {
+        Input::new(x, rows, self.width)
     }
 
     /// Numbers a row of inputs has.

@@ -7,14 +7,23 @@
 use super::blocks::BlockFormat;
 #[cfg(target_arch = "x86_64")]
 use super::blocks::q4_0_as_bytes;
+use super::input::Input;
 use super::lanes::{self, Lanes};
-use super::tiles::products;
+use super::panels::{self, Line};
+use super::tiles;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
+use std::cell::Cell;
+use std::ops::Range;
 
 /// Weight rows decoded together.
 const TILE: usize = 24;
+
+thread_local! {
+    /// Room for widened weights and for panels of them: fresh memory would be cleared for each product.
+    static ROOM: Cell<(Vec<f32>, Vec<Line>)> = const { Cell::new((Vec::new(), Vec::new())) };
+}
 /// Products smaller than this many multiplications stay on one core.
 const SERIAL: usize = 1 << 17;
 
@@ -29,6 +38,18 @@ pub enum Matrix<'a> {
     BF16(&'a [bf16]),
     /// Blocks as GGUF has them; a row is a whole number of them.
     Blocks(BlockFormat, &'a [u8]),
+}
+
+impl Matrix<'_> {
+    /// How many numbers it has.
+    fn len(&self) -> usize {
+        match self {
+            Self::F32(w) => w.len(),
+            Self::F16(w) => w.len(),
+            Self::BF16(w) => w.len(),
+            Self::Blocks(format, w) => w.len() / format.bytes() * format.numbers(),
+        }
+    }
 }
 
 /// e^x for x ≤ 88: range reduction by ln 2 and a degree-6 polynomial, within 2 units in the last place; 0 below −87.
@@ -87,6 +108,7 @@ pub fn products_of(x: &[f32], rows: usize, columns: usize, mut all: Vec<(Matrix<
         true => 1,
         false => rayon::current_num_threads(),
     };
+    let input = Input::new(x, rows, columns);
     // One long sequential stream a task; a few tasks a thread even out the load.
     let span = match threads {
         1 => usize::MAX,
@@ -114,12 +136,12 @@ pub fn products_of(x: &[f32], rows: usize, columns: usize, mut all: Vec<(Matrix<
     if tasks.len() < 2 || threads == 1 {
         tasks
             .iter_mut()
-            .for_each(|t| strip(x, t.w, columns, t.first, &mut t.out));
+            .for_each(|t| strip(&input, t.w, t.first, &mut t.out));
     } else {
         tasks
             .par_iter_mut()
             .with_max_len(1)
-            .for_each(|t| strip(x, t.w, columns, t.first, &mut t.out));
+            .for_each(|t| strip(&input, t.w, t.first, &mut t.out));
     }
 }
 
@@ -130,83 +152,120 @@ struct Task<'a> {
     out: Vec<&'a mut [f32]>,
 }
 
-/// The products of weight rows `first..` with the rows of `x` on this thread, `out[x row][weight row]`: as many weight
-/// rows as each row of `out` is long.
-pub(crate) fn strip(
-    x: &[f32],
-    w: Matrix<'_>,
-    columns: usize,
-    first: usize,
-    out: &mut [&mut [f32]],
-) {
+/// The instructions that products are made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Set {
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-        // SAFETY: the features that the functions were compiled for were found on this processor.
-        #[allow(unsafe_code)]
-        unsafe {
-            if is_x86_feature_detected!("avx512f") {
-                return strip_avx512(x, w, columns, first, out);
-            }
-            return strip_avx2(x, w, columns, first, out);
+    Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    #[cfg(not(target_arch = "aarch64"))]
+    Plain,
+}
+
+impl Set {
+    /// The best that this processor has.
+    pub(super) fn found() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            return match is_x86_feature_detected!("avx512f") {
+                true => Self::Avx512,
+                false => Self::Avx2,
+            };
+        }
+        #[cfg(target_arch = "aarch64")]
+        return Self::Neon;
+        #[cfg(not(target_arch = "aarch64"))]
+        Self::Plain
+    }
+
+    /// Input rows of a group.
+    pub(super) fn many(self) -> usize {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => lanes::x86::Avx512::MANY,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => lanes::x86::Avx2::MANY,
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => lanes::arm::Neon::MANY,
+            #[cfg(not(target_arch = "aarch64"))]
+            Self::Plain => lanes::Plain::MANY,
         }
     }
-    #[cfg(target_arch = "aarch64")]
-    strip_with::<lanes::arm::Neon, false>(x, w, columns, first, out);
-    #[cfg(not(target_arch = "aarch64"))]
-    strip_with::<lanes::Plain, false>(x, w, columns, first, out);
+}
+
+/// The products of weight rows `first..` with the rows of the input on this thread, `out[input row][weight row]`: as many
+/// weight rows as each row of `out` is long.
+pub(crate) fn strip(input: &Input<'_>, w: Matrix<'_>, first: usize, out: &mut [&mut [f32]]) {
+    strip_of(Set::found(), input, w, first, out);
+}
+
+/// The same with the instructions of `set`, for which the input was made.
+fn strip_of(set: Set, input: &Input<'_>, w: Matrix<'_>, first: usize, out: &mut [&mut [f32]]) {
+    // SAFETY: a set is only named where its instructions were found.
+    #[allow(unsafe_code)]
+    unsafe {
+        match set {
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512 => strip_avx512(input, w, first, out),
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx2 => strip_avx2(input, w, first, out),
+            #[cfg(target_arch = "aarch64")]
+            Set::Neon => strip_with::<lanes::arm::Neon, false>(input, w, first, out),
+            #[cfg(not(target_arch = "aarch64"))]
+            Set::Plain => strip_with::<lanes::Plain, false>(input, w, first, out),
+        }
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx2,fma")]
-fn strip_avx512(x: &[f32], w: Matrix<'_>, columns: usize, first: usize, out: &mut [&mut [f32]]) {
-    strip_with::<lanes::x86::Avx512, true>(x, w, columns, first, out);
+fn strip_avx512(input: &Input<'_>, w: Matrix<'_>, first: usize, out: &mut [&mut [f32]]) {
+    strip_with::<lanes::x86::Avx512, true>(input, w, first, out);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-fn strip_avx2(x: &[f32], w: Matrix<'_>, columns: usize, first: usize, out: &mut [&mut [f32]]) {
-    strip_with::<lanes::x86::Avx2, true>(x, w, columns, first, out);
+fn strip_avx2(input: &Input<'_>, w: Matrix<'_>, first: usize, out: &mut [&mut [f32]]) {
+    strip_with::<lanes::x86::Avx2, true>(input, w, first, out);
 }
 
 #[inline(always)]
 fn strip_with<L: Lanes, const FMA: bool>(
-    x: &[f32],
+    input: &Input<'_>,
     w: Matrix<'_>,
-    columns: usize,
     first: usize,
     out: &mut [&mut [f32]],
 ) {
+    let columns = input.columns;
     let count = out.first().map_or(0, |out| out.len());
-    let mut scratch = Vec::new();
+    let packed = input.packed();
+    let most = match (packed, w) {
+        (None, _) => TILE,
+        (Some(_), Matrix::F32(_)) => panels::tile::<L>(columns),
+        // What is widened first needs room of its own.
+        (Some(_), _) => panels::width::<L>(),
+    };
+    let (mut wide, mut panels) = ROOM.take();
+    if !matches!(w, Matrix::F32(_)) && wide.len() < most.min(count) * columns {
+        wide.resize(most.min(count) * columns, 0.0);
+    }
     let mut done = 0;
     while done < count {
-        let take = TILE.min(count - done);
-        let at = (first + done) * columns;
-        let tile: &[f32] = match w {
-            Matrix::F32(w) => &w[at..at + take * columns],
-            Matrix::F16(w) => {
-                scratch.resize(take * columns, 0.0);
-                w[at..at + take * columns].convert_to_f32_slice(&mut scratch);
-                &scratch
-            }
-            Matrix::BF16(w) => {
-                scratch.resize(take * columns, 0.0);
-                for (o, v) in scratch.iter_mut().zip(&w[at..at + take * columns]) {
-                    // A bf16 is the upper half of its f32.
-                    *o = f32::from_bits(u32::from(v.to_bits()) << 16);
-                }
-                &scratch
-            }
-            Matrix::Blocks(format, w) => {
-                scratch.resize(take * columns, 0.0);
-                let (numbers, bytes) = (format.numbers(), format.bytes());
-                let blocks = &w[at / numbers * bytes..(at + take * columns) / numbers * bytes];
-                widen::<FMA>(format, blocks, &mut scratch);
-                &scratch
+        let take = most.min(count - done);
+        let span = (first + done) * columns..(first + done + take) * columns;
+        let tile = match w {
+            Matrix::F32(w) => &w[span.clone()],
+            _ => {
+                widened::<FMA>(w, span.clone(), &mut wide[..take * columns]);
+                &wide[..take * columns]
             }
         };
-        let ahead = TILE.min(count - done - take) * columns;
-        let next = bytes(w, at + take * columns, ahead);
+        // Beyond the strip too: whoever reads on begins there.
+        let ahead = most.min(w.len() / columns - span.end / columns) * columns;
+        let next = bytes(w, span.end, ahead);
         let mut part: Vec<&mut [f32]> = out
             .iter_mut()
             .map(|out| &mut out[done..done + take])
@@ -215,9 +274,38 @@ fn strip_with<L: Lanes, const FMA: bool>(
         // the features were found on this one.
         #[allow(unsafe_code)]
         unsafe {
-            products::<L>(x, tile, columns, &mut part, next);
+            match packed {
+                None => tiles::products::<L>(input.x, tile, columns, &mut part, next),
+                Some(x) => {
+                    panels::products::<L>(x, tile, columns, &mut part, &mut panels, next);
+                }
+            }
         }
         done += take;
+    }
+    ROOM.set((wide, panels));
+}
+
+/// The numbers of a stretch of a matrix as f32.
+#[inline(always)]
+fn widened<const FMA: bool>(w: Matrix<'_>, span: Range<usize>, out: &mut [f32]) {
+    match w {
+        Matrix::F32(w) => out.copy_from_slice(&w[span]),
+        Matrix::F16(w) => w[span].convert_to_f32_slice(out),
+        Matrix::BF16(w) => {
+            for (o, v) in out.iter_mut().zip(&w[span]) {
+                // A bf16 is the upper half of its f32.
+                *o = f32::from_bits(u32::from(v.to_bits()) << 16);
+            }
+        }
+        Matrix::Blocks(format, w) => {
+            let (numbers, bytes) = (format.numbers(), format.bytes());
+            widen::<FMA>(
+                format,
+                &w[span.start / numbers * bytes..span.end / numbers * bytes],
+                out,
+            );
+        }
     }
 }
 
@@ -303,6 +391,7 @@ fn widen_avx2(scale: f32, quants: &[u8; 32], out: &mut [f32; 32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use rand::{Rng, SeedableRng};
 
     fn random(n: usize, seed: u64) -> Vec<f32> {
@@ -342,38 +431,71 @@ mod tests {
         }
     }
 
-    /// Every instruction set this processor has, on every shape of tile: the ones that fuse agree to the last bit.
-    #[test]
-    fn all_instruction_sets_agree() {
-        for (rows, columns, outputs) in [
-            (1, 16, 1),
-            (1, 100, 11),
-            (2, 100, 11),
-            (3, 5, 4),
-            (4, 33, 9),
-            (5, 64, 24),
-            (6, 768, 25),
-            (13, 100, 31),
-            (20, 3072, 27),
-        ] {
-            let (x, w) = (random(rows * columns, 3), random(outputs * columns, 4));
-            let run = |strip: &dyn Fn(&mut [&mut [f32]])| {
-                let mut y = vec![0.0; rows * outputs];
-                strip(&mut y.chunks_mut(outputs).collect::<Vec<_>>());
-                y
-            };
-            let w = Matrix::F32(&w);
-            let plain = run(&|out| strip_with::<lanes::Plain, false>(&x, w, columns, 0, out));
-            let found = run(&|out| strip(&x, w, columns, 0, out));
-            for (a, b) in plain.iter().zip(&found) {
-                assert!((a - b).abs() < 1e-4, "{a} {b}");
+    /// What this processor has.
+    fn sets() -> Vec<Set> {
+        #[cfg(target_arch = "x86_64")]
+        return match Set::found() {
+            Set::Avx512 => vec![Set::Avx512, Set::Avx2, Set::Plain],
+            Set::Avx2 => vec![Set::Avx2, Set::Plain],
+            Set::Plain => vec![Set::Plain],
+        };
+        #[cfg(not(target_arch = "x86_64"))]
+        vec![Set::found()]
+    }
+
+    fn with(set: Set, x: &[f32], w: &[f32], rows: usize, outputs: usize) -> Vec<f32> {
+        let columns = x.len() / rows;
+        let mut y = vec![0.0; rows * outputs];
+        let mut parts: Vec<&mut [f32]> = y.chunks_mut(outputs).collect();
+        let input = Input::of(set, x, rows, columns);
+        strip_of(set, &input, Matrix::F32(w), 0, &mut parts);
+        y
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(96))]
+
+        /// Every instruction set on every shape of tile and panel: near the reference in float64, the same for a row alone,
+        /// and the same for all sets that fuse.
+        #[test]
+        fn all_instruction_sets_agree(
+            rows in 1usize..40,
+            columns in 1usize..400,
+            outputs in 1usize..80,
+            seed in any::<u64>(),
+        ) {
+            let (x, w) = (random(rows * columns, seed), random(outputs * columns, !seed));
+            let mut fused: Option<Vec<f32>> = None;
+            for set in sets() {
+                let found = with(set, &x, &w, rows, outputs);
+                for n in 0..rows {
+                    let x = &x[n * columns..(n + 1) * columns];
+                    let alone = with(set, x, &w, 1, outputs);
+                    prop_assert_eq!(&found[n * outputs..(n + 1) * outputs], alone, "{:?}", set);
+                    for m in 0..outputs {
+                        let exact: f64 = (0..columns)
+                            .map(|k| f64::from(x[k]) * f64::from(w[m * columns + k]))
+                            .sum();
+                        prop_assert!((f64::from(found[n * outputs + m]) - exact).abs() < 2e-5);
+                    }
+                }
+                if cfg!(target_arch = "x86_64") && set != Set::Plain {
+                    let first = fused.get_or_insert_with(|| found.clone());
+                    prop_assert_eq!(&found, first, "{:?}", set);
+                }
             }
-            #[cfg(target_arch = "x86_64")]
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                // SAFETY: the features were found just above.
-                #[allow(unsafe_code)]
-                let narrow = run(&|out| unsafe { strip_avx2(&x, w, columns, 0, out) });
-                assert_eq!(found, narrow, "{rows} rows of {columns}");
+        }
+    }
+
+    #[test]
+    fn long_rows_are_summed_alike_in_tiles_and_panels() {
+        let (rows, columns, outputs) = (27, 3077, 90);
+        let (x, w) = (random(rows * columns, 3), random(outputs * columns, 4));
+        for set in sets() {
+            let found = with(set, &x, &w, rows, outputs);
+            for n in [0, 13, 26] {
+                let alone = with(set, &x[n * columns..(n + 1) * columns], &w, 1, outputs);
+                assert_eq!(found[n * outputs..(n + 1) * outputs], alone, "{set:?}");
             }
         }
     }

@@ -5,6 +5,7 @@
 //! agree to the last bit; without one the products are rounded too.
 #![allow(unsafe_code)]
 
+use super::panels;
 use super::tiles::{self, Ahead};
 
 /// Sixteen lanes of f32.
@@ -16,6 +17,10 @@ pub(super) unsafe trait Lanes: Copy {
     const ROWS: usize;
     /// Most input rows of a register tile, at most 6.
     const COLUMNS: usize;
+    /// Lanes side by side in a panel of weights: 1 or 2.
+    const PANEL: usize;
+    /// Most input rows that are multiplied with a panel at once, at most 12.
+    const MANY: usize;
 
     /// All zero.
     unsafe fn zero() -> Self;
@@ -23,8 +28,38 @@ pub(super) unsafe trait Lanes: Copy {
     /// The 16 numbers at `from`, which need no alignment.
     unsafe fn load(from: *const f32) -> Self;
 
+    /// Sixteen times the number at `from`.
+    unsafe fn splat(from: *const f32) -> Self;
+
+    /// Write the 16 numbers to `to`, which needs no alignment.
+    unsafe fn store(self, to: *mut f32);
+
+    /// `self + other`.
+    unsafe fn add(self, other: Self) -> Self;
+
     /// `self + a · b`.
     unsafe fn add_product(self, a: Self, b: Self) -> Self;
+
+    /// Sixteen rows as sixteen columns.
+    #[inline(always)]
+    unsafe fn transposed(rows: [Self; 16]) -> [Self; 16] {
+        let mut numbers = [[0.0f32; 16]; 16];
+        let mut out = rows;
+        // SAFETY: the caller's; every array has 16 numbers.
+        unsafe {
+            for (row, numbers) in rows.iter().zip(&mut numbers) {
+                row.store(numbers.as_mut_ptr());
+            }
+            for (column, out) in out.iter_mut().enumerate() {
+                let mut line = [0.0f32; 16];
+                for (line, numbers) in line.iter_mut().zip(&numbers) {
+                    *line = numbers[column];
+                }
+                *out = Self::load(line.as_ptr());
+            }
+        }
+        out
+    }
 
     /// The sums of the lanes of four.
     unsafe fn sums(four: [Self; 4]) -> [f32; 4];
@@ -67,6 +102,21 @@ pub(super) unsafe trait Lanes: Copy {
         // SAFETY: the caller's.
         unsafe { tiles::sums::<Self, R, C>(w, x, columns, ahead) }
     }
+
+    /// [`panels::sums`] in a function of its own, for the same reason.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    unsafe fn panel<const P: usize, const C: usize>(
+        w: *const f32,
+        x: *const f32,
+        steps: usize,
+        ahead: &mut Ahead,
+    ) -> [[Self; P]; C] {
+        // SAFETY: the caller's.
+        unsafe { panels::sums::<Self, P, C>(w, x, steps, ahead) }
+    }
 }
 
 /// Plain numbers, for processors without anything better known.
@@ -78,6 +128,8 @@ pub(super) struct Plain([f32; 16]);
 unsafe impl Lanes for Plain {
     const ROWS: usize = 3;
     const COLUMNS: usize = 2;
+    const PANEL: usize = 1;
+    const MANY: usize = 2;
 
     #[inline(always)]
     unsafe fn zero() -> Self {
@@ -88,6 +140,26 @@ unsafe impl Lanes for Plain {
     unsafe fn load(from: *const f32) -> Self {
         // SAFETY: the caller's; an array of f32 has the alignment of f32.
         Self(unsafe { from.cast::<[f32; 16]>().read_unaligned() })
+    }
+
+    #[inline(always)]
+    unsafe fn splat(from: *const f32) -> Self {
+        // SAFETY: the caller's.
+        Self([unsafe { *from }; 16])
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the caller's.
+        unsafe { to.cast::<[f32; 16]>().write_unaligned(self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(mut self, other: Self) -> Self {
+        for i in 0..16 {
+            self.0[i] += other.0[i];
+        }
+        self
     }
 
     #[inline(always)]
@@ -118,7 +190,7 @@ unsafe impl Lanes for Plain {
 pub(super) mod x86 {
     //! AVX2 with fused multiply-add, and AVX-512.
 
-    use super::{Ahead, Lanes, tiles};
+    use super::{Ahead, Lanes, panels, tiles};
     use std::arch::x86_64::*;
 
     /// Twice eight lanes.
@@ -165,6 +237,46 @@ pub(super) mod x86 {
         unsafe { tiles::sums::<Avx2, R, C>(w, x, columns, ahead) }
     }
 
+    #[target_feature(enable = "avx2,fma")]
+    #[inline(never)]
+    unsafe fn panel_avx2<const P: usize, const C: usize>(
+        w: *const f32,
+        x: *const f32,
+        steps: usize,
+        ahead: &mut Ahead,
+    ) -> [[Avx2; P]; C] {
+        // SAFETY: the caller's; the processor has the features of this function.
+        unsafe { panels::sums::<Avx2, P, C>(w, x, steps, ahead) }
+    }
+
+    /// Eight rows of eight as columns.
+    #[inline(always)]
+    unsafe fn eight_by_eight(r: [__m256; 8]) -> [__m256; 8] {
+        // SAFETY: the caller's.
+        unsafe {
+            // Numbers of neighbouring rows side by side, then pairs, then halves.
+            let mut pairs = r;
+            for i in (0..8).step_by(2) {
+                pairs[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+                pairs[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+            }
+            let mut fours = r;
+            for i in (0..8).step_by(4) {
+                for j in 0..2 {
+                    let (a, b) = (pairs[i + j], pairs[i + j + 2]);
+                    fours[i + 2 * j] = _mm256_shuffle_ps::<0x44>(a, b);
+                    fours[i + 2 * j + 1] = _mm256_shuffle_ps::<0xee>(a, b);
+                }
+            }
+            let mut out = r;
+            for i in 0..4 {
+                out[i] = _mm256_permute2f128_ps::<0x20>(fours[i], fours[i + 4]);
+                out[i + 4] = _mm256_permute2f128_ps::<0x31>(fours[i], fours[i + 4]);
+            }
+            out
+        }
+    }
+
     // SAFETY: the methods use AVX2 and FMA alone.
     unsafe impl Lanes for Avx2 {
         #[inline(always)]
@@ -180,6 +292,8 @@ pub(super) mod x86 {
 
         const ROWS: usize = 3;
         const COLUMNS: usize = 2;
+        const PANEL: usize = 1;
+        const MANY: usize = 6;
 
         #[inline(always)]
         unsafe fn zero() -> Self {
@@ -191,6 +305,65 @@ pub(super) mod x86 {
         unsafe fn load(from: *const f32) -> Self {
             // SAFETY: the caller gives 16 numbers.
             Self(unsafe { [_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(8))] })
+        }
+
+        #[inline(always)]
+        unsafe fn splat(from: *const f32) -> Self {
+            // SAFETY: the caller gives a number.
+            Self(unsafe { [_mm256_broadcast_ss(&*from); 2] })
+        }
+
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            // SAFETY: the caller has room for 16 numbers.
+            unsafe {
+                _mm256_storeu_ps(to, self.0[0]);
+                _mm256_storeu_ps(to.add(8), self.0[1]);
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn add(self, other: Self) -> Self {
+            // SAFETY: the caller's.
+            Self(unsafe {
+                [
+                    _mm256_add_ps(self.0[0], other.0[0]),
+                    _mm256_add_ps(self.0[1], other.0[1]),
+                ]
+            })
+        }
+
+        #[inline(always)]
+        unsafe fn transposed(rows: [Self; 16]) -> [Self; 16] {
+            let mut out = rows;
+            // Quarters of eight by eight.
+            for down in 0..2 {
+                for across in 0..2 {
+                    // SAFETY: the caller's.
+                    unsafe {
+                        let mut quarter = [_mm256_setzero_ps(); 8];
+                        for i in 0..8 {
+                            quarter[i] = rows[8 * down + i].0[across];
+                        }
+                        let quarter = eight_by_eight(quarter);
+                        for i in 0..8 {
+                            out[8 * across + i].0[down] = quarter[i];
+                        }
+                    }
+                }
+            }
+            out
+        }
+
+        #[inline(always)]
+        unsafe fn panel<const P: usize, const C: usize>(
+            w: *const f32,
+            x: *const f32,
+            steps: usize,
+            ahead: &mut Ahead,
+        ) -> [[Self; P]; C] {
+            // SAFETY: the caller's.
+            unsafe { panel_avx2::<P, C>(w, x, steps, ahead) }
         }
 
         #[inline(always)]
@@ -287,6 +460,54 @@ pub(super) mod x86 {
         unsafe { tiles::sums::<Avx512, R, C>(w, x, columns, ahead) }
     }
 
+    #[target_feature(enable = "avx512f,avx2,fma")]
+    #[inline(never)]
+    unsafe fn panel_avx512<const P: usize, const C: usize>(
+        w: *const f32,
+        x: *const f32,
+        steps: usize,
+        ahead: &mut Ahead,
+    ) -> [[Avx512; P]; C] {
+        // SAFETY: the caller's; the processor has the features of this function.
+        unsafe { panels::sums::<Avx512, P, C>(w, x, steps, ahead) }
+    }
+
+    /// Sixteen rows of sixteen as columns.
+    #[inline(always)]
+    unsafe fn sixteen_by_sixteen(r: [Avx512; 16]) -> [Avx512; 16] {
+        // SAFETY: the caller's.
+        unsafe {
+            // Numbers of neighbouring rows side by side, then pairs, then quarters, then halves.
+            let mut pairs = r;
+            for i in (0..16).step_by(2) {
+                pairs[i].0 = _mm512_unpacklo_ps(r[i].0, r[i + 1].0);
+                pairs[i + 1].0 = _mm512_unpackhi_ps(r[i].0, r[i + 1].0);
+            }
+            let mut fours = r;
+            for i in (0..16).step_by(4) {
+                for j in 0..2 {
+                    let (a, b) = (pairs[i + j].0, pairs[i + j + 2].0);
+                    fours[i + 2 * j].0 = _mm512_shuffle_ps::<0x44>(a, b);
+                    fours[i + 2 * j + 1].0 = _mm512_shuffle_ps::<0xee>(a, b);
+                }
+            }
+            // Quarter q of `fours[i + j]` holds column 4q + j of rows i..i + 4.
+            let mut out = r;
+            for j in 0..4 {
+                let [a, b, c, d] = [fours[j].0, fours[4 + j].0, fours[8 + j].0, fours[12 + j].0];
+                let ab_even = _mm512_shuffle_f32x4::<0x88>(a, b);
+                let ab_odd = _mm512_shuffle_f32x4::<0xdd>(a, b);
+                let cd_even = _mm512_shuffle_f32x4::<0x88>(c, d);
+                let cd_odd = _mm512_shuffle_f32x4::<0xdd>(c, d);
+                out[j].0 = _mm512_shuffle_f32x4::<0x88>(ab_even, cd_even);
+                out[4 + j].0 = _mm512_shuffle_f32x4::<0x88>(ab_odd, cd_odd);
+                out[8 + j].0 = _mm512_shuffle_f32x4::<0xdd>(ab_even, cd_even);
+                out[12 + j].0 = _mm512_shuffle_f32x4::<0xdd>(ab_odd, cd_odd);
+            }
+            out
+        }
+    }
+
     // SAFETY: the methods use AVX-512F (and AVX2) alone.
     unsafe impl Lanes for Avx512 {
         #[inline(always)]
@@ -302,6 +523,8 @@ pub(super) mod x86 {
 
         const ROWS: usize = 4;
         const COLUMNS: usize = 6;
+        const PANEL: usize = 2;
+        const MANY: usize = 12;
 
         #[inline(always)]
         unsafe fn zero() -> Self {
@@ -313,6 +536,41 @@ pub(super) mod x86 {
         unsafe fn load(from: *const f32) -> Self {
             // SAFETY: the caller gives 16 numbers.
             Self(unsafe { _mm512_loadu_ps(from) })
+        }
+
+        #[inline(always)]
+        unsafe fn splat(from: *const f32) -> Self {
+            // SAFETY: the caller gives a number.
+            Self(unsafe { _mm512_set1_ps(*from) })
+        }
+
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            // SAFETY: the caller has room for 16 numbers.
+            unsafe { _mm512_storeu_ps(to, self.0) }
+        }
+
+        #[inline(always)]
+        unsafe fn add(self, other: Self) -> Self {
+            // SAFETY: the caller's.
+            Self(unsafe { _mm512_add_ps(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        unsafe fn transposed(rows: [Self; 16]) -> [Self; 16] {
+            // SAFETY: the caller's.
+            unsafe { sixteen_by_sixteen(rows) }
+        }
+
+        #[inline(always)]
+        unsafe fn panel<const P: usize, const C: usize>(
+            w: *const f32,
+            x: *const f32,
+            steps: usize,
+            ahead: &mut Ahead,
+        ) -> [[Self; P]; C] {
+            // SAFETY: the caller's.
+            unsafe { panel_avx512::<P, C>(w, x, steps, ahead) }
         }
 
         #[inline(always)]
@@ -370,6 +628,8 @@ pub(super) mod arm {
     unsafe impl Lanes for Neon {
         const ROWS: usize = 3;
         const COLUMNS: usize = 2;
+        const PANEL: usize = 1;
+        const MANY: usize = 6;
 
         #[inline(always)]
         unsafe fn zero() -> Self {
@@ -388,6 +648,29 @@ pub(super) mod arm {
                     vld1q_f32(from.add(12)),
                 ]
             })
+        }
+
+        #[inline(always)]
+        unsafe fn splat(from: *const f32) -> Self {
+            // SAFETY: the caller gives a number.
+            Self(unsafe { [vdupq_n_f32(*from); 4] })
+        }
+
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            for (i, part) in self.0.into_iter().enumerate() {
+                // SAFETY: the caller has room for 16 numbers.
+                unsafe { vst1q_f32(to.add(4 * i), part) }
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn add(mut self, other: Self) -> Self {
+            for i in 0..4 {
+                // SAFETY: as above.
+                self.0[i] = unsafe { vaddq_f32(self.0[i], other.0[i]) };
+            }
+            self
         }
 
         #[inline(always)]

@@ -4,10 +4,10 @@
 //! and training would need two code paths. These are `CustomOp`s with `bwd`, so one forward serves both. On devices
 //! other than the CPU the same mathematics runs as plain candle tensor operations.
 
-use super::kernel::{self, Matrix, exp, tanh};
+use super::kernel::{self, Matrix, exp};
+use super::vectors::{self, sigmoid};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, Layout, Result, Shape, Storage, Tensor};
 use rayon::prelude::*;
-use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -216,14 +216,7 @@ impl Scores {
             }
             scale = 1.0;
         }
-        let max = seen.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let mut sum = 0.0f32;
-        for z in seen.iter_mut() {
-            *z = exp((*z - max) * scale);
-            sum += *z;
-        }
-        let inverse = 1.0 / sum;
-        seen.iter_mut().for_each(|p| *p *= inverse);
+        vectors::softmax(seen, scale);
     }
 
     /// What is added to scores `[heads or 1, queries, keys]` on devices without the fused operation.
@@ -396,12 +389,8 @@ pub fn attention(
                     let seen = scores.sight.visible(past + i, keys);
                     scores.row(p, head, past + i, seen.clone(), first);
                     let seen = seen.start - first..seen.end - first;
-                    let v = v[seen.start * head_dim..].chunks_exact(head_dim);
-                    for (p, v) in p[seen].iter().zip(v) {
-                        for (o, v) in out.iter_mut().zip(v) {
-                            *o += p * v;
-                        }
-                    }
+                    let v = &v[seen.start * head_dim..seen.end * head_dim];
+                    vectors::mix(&p[seen], v, out);
                 }
                 (p, out)
             })
@@ -510,12 +499,7 @@ pub fn gelu_tanh(x: &Tensor) -> Result<Tensor> {
     }
     let out = with_slice(x, |x| {
         let mut out = x.to_vec();
-        for_rows(&mut out, 1024, |_, row| {
-            for x in row {
-                let inner = FRAC_2_SQRT_PI * FRAC_1_SQRT_2 * *x * (1.0 + 0.044_715 * *x * *x);
-                *x = 0.5 * *x * (1.0 + tanh(inner));
-            }
-        });
+        for_rows(&mut out, 1024, |_, row| vectors::gelu_tanh(row));
         out
     })?;
     Tensor::from_vec(out, x.shape(), x.device())
@@ -530,10 +514,6 @@ pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
 }
 
 struct SwiGlu;
-
-fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + exp(-x))
-}
 
 impl CustomOp2 for SwiGlu {
     fn name(&self) -> &'static str {
@@ -550,11 +530,7 @@ impl CustomOp2 for SwiGlu {
         let (gate, up) = (slice(s1, l1)?, slice(s2, l2)?);
         let mut out = vec![0.0; gate.len()];
         for_rows(&mut out, 1024, |i, row| {
-            let at = i * 1024;
-            for (j, o) in row.iter_mut().enumerate() {
-                let g = gate[at + j];
-                *o = g * sigmoid(g) * up[at + j];
-            }
+            vectors::swiglu(&gate[i * 1024..], &up[i * 1024..], row);
         });
         Ok((CpuStorage::F32(out), l1.shape().clone()))
     }

@@ -1,13 +1,14 @@
 //! What this machine's memory and arithmetic can do, measured: what the speed of a model is held against.
 
+use super::vectors::compiled;
 use rayon::prelude::*;
 use std::hint::black_box;
 use std::time::Instant;
 
 /// Bytes that each thread reads, far beyond any cache.
-const BYTES: usize = 192 << 20;
+const BYTES: usize = 256 << 20;
 /// Runs, of which the best counts: anything else on the machine only slows them down.
-const RUNS: usize = 4;
+const RUNS: usize = 8;
 
 /// Main memory read by all threads at once, each a stream of its own, in GB/s (10⁹ bytes).
 #[must_use]
@@ -23,21 +24,30 @@ pub fn bandwidth() -> f64 {
         let began = Instant::now();
         let sum: u64 = parts
             .par_iter()
-            .map(|part| {
-                let mut lanes = [0u64; 32];
-                for chunk in part.as_chunks::<32>().0 {
-                    for (lane, v) in lanes.iter_mut().zip(chunk) {
-                        *lane = lane.wrapping_add(*v);
-                    }
-                }
-                lanes.iter().fold(0, |a: u64, b| a.wrapping_add(*b))
-            })
+            .map(|part| sum(part))
+            .fold(|| 0, u64::wrapping_add)
             .sum();
         black_box(sum);
         let read = (threads * BYTES) as f64;
         best = best.max(read / began.elapsed().as_secs_f64() / 1e9);
     }
     best
+}
+
+compiled! {
+    /// The sum of all numbers.
+    fn sum(part: &[u64]) -> u64 = in_lanes;
+}
+
+#[inline(always)]
+fn in_lanes(part: &[u64]) -> u64 {
+    let mut lanes = [0u64; 32];
+    for chunk in part.as_chunks::<32>().0 {
+        for (lane, v) in lanes.iter_mut().zip(chunk) {
+            *lane = lane.wrapping_add(*v);
+        }
+    }
+    lanes.iter().fold(0, |a: u64, b| a.wrapping_add(*b))
 }
 
 /// Multiplications and additions of f32 on all threads, in GFLOP/s (a fused multiply-add is two).
@@ -58,10 +68,13 @@ pub fn arithmetic() -> f64 {
 fn rounds(count: usize) -> f64 {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-        // SAFETY: the features that the function was compiled for were found on this processor just above.
+        // SAFETY: the features that the functions were compiled for were found on this processor just above.
         #[allow(unsafe_code)]
         unsafe {
-            return rounds_avx2(count);
+            return match is_x86_feature_detected!("avx512f") {
+                true => rounds_avx512(count),
+                false => rounds_avx2(count),
+            };
         }
     }
     rounds_portable(count)
@@ -86,6 +99,24 @@ fn rounds_avx2(count: usize) -> f64 {
     }
     black_box(sums);
     (2 * 8 * SUMS * count) as f64
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn rounds_avx512(count: usize) -> f64 {
+    use std::arch::x86_64::{__m512, _mm512_fmadd_ps, _mm512_set1_ps};
+    let (a, b) = (
+        _mm512_set1_ps(black_box(0.999)),
+        _mm512_set1_ps(black_box(1e-3)),
+    );
+    let mut sums: [__m512; SUMS] = [_mm512_set1_ps(0.5); SUMS];
+    for _ in 0..count {
+        for sum in &mut sums {
+            *sum = _mm512_fmadd_ps(*sum, a, b);
+        }
+    }
+    black_box(sums);
+    (2 * 16 * SUMS * count) as f64
 }
 
 fn rounds_portable(count: usize) -> f64 {

@@ -2,9 +2,8 @@
 //!
 //! A block's sums depend on its own logits alone: which rows, threads or tiles it was computed with makes no difference to
 //! a single bit.
-#![allow(unsafe_code)]
-
 use super::kernel::exp;
+use super::vectors::compiled;
 
 /// Logits of a block.
 pub(crate) const BLOCK: usize = 512;
@@ -62,63 +61,23 @@ pub(crate) struct Sums {
     pub(crate) above: u32,
 }
 
-/// Reduce a block of at most [`BLOCK`] logits. `other` is the block of the row to compare with; `target` is the logit
-/// to be ranked; `powers` are written to `raised`. `own` is left with this row's block.
-pub(crate) fn reduce(
-    z: &[f32],
-    inverse: f32,
-    other: Option<&Shifted>,
-    target: Option<f32>,
-    powers: &[Power],
-    raised: &mut [f64],
-    own: &mut Shifted,
-) -> Sums {
-    #[cfg(target_arch = "x86_64")]
-    {
-        // SAFETY: the features that the functions were compiled for are found on this processor before each call.
-        unsafe {
-            if is_x86_feature_detected!("avx512f") {
-                return reduce_avx512(z, inverse, other, target, powers, raised, own);
-            }
-            if is_x86_feature_detected!("avx2") {
-                return reduce_avx2(z, inverse, other, target, powers, raised, own);
-            }
-        }
-    }
-    reduce_with(z, inverse, other, target, powers, raised, own)
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx2")]
-fn reduce_avx512(
-    z: &[f32],
-    inverse: f32,
-    other: Option<&Shifted>,
-    target: Option<f32>,
-    powers: &[Power],
-    raised: &mut [f64],
-    own: &mut Shifted,
-) -> Sums {
-    reduce_with(z, inverse, other, target, powers, raised, own)
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn reduce_avx2(
-    z: &[f32],
-    inverse: f32,
-    other: Option<&Shifted>,
-    target: Option<f32>,
-    powers: &[Power],
-    raised: &mut [f64],
-    own: &mut Shifted,
-) -> Sums {
-    reduce_with(z, inverse, other, target, powers, raised, own)
+compiled! {
+    /// Reduce a block of at most [`BLOCK`] logits. `other` is the block of the row to compare with; `target` is the logit
+    /// to be ranked; `powers` are written to `raised`. `own` is left with this row's block.
+    pub(crate) fn reduce(
+        z: &[f32],
+        inverse: f32,
+        other: Option<&Shifted>,
+        target: Option<f32>,
+        powers: &[Power],
+        raised: &mut [f64],
+        own: &mut Shifted,
+    ) -> Sums = reduced;
 }
 
 /// Loops of few operations each, all over what lies in the nearest cache, so that the compiler finds the vectors.
 #[inline(always)]
-fn reduce_with(
+fn reduced(
     z: &[f32],
     inverse: f32,
     other: Option<&Shifted>,
@@ -139,7 +98,10 @@ fn reduce_with(
         }
     }
     let max = largest(x);
-    let above = target.map_or(0, |target| count_above(x, target));
+    let above = match target {
+        Some(target) => count_above(x, target),
+        None => 0,
+    };
     if max.is_nan() || max == f32::NEG_INFINITY {
         x.fill([f32::NEG_INFINITY; LANES]);
         e.fill([0.0; LANES]);
@@ -153,20 +115,25 @@ fn reduce_with(
     }
     let (x, e) = (&*x, &*e);
     let weigh = |e: f32, x: f32| if e > 0.0 { e * x } else { 0.0 };
-    let sum = total(e, e, |e, _| e);
-    let weighted = total(e, x, weigh);
+    let ([sum, weighted], [cross, back]) = match other {
+        Some(other) => {
+            let (x_other, e_other) = (&other.x[..chunks], &other.e[..chunks]);
+            let [sum, weighted, cross, back] =
+                totals([e, x, e_other, x_other], |e, x, e_other, x_other| {
+                    [e, weigh(e, x), weigh(e, x_other), weigh(e_other, x)]
+                });
+            ([sum, weighted], [cross, back])
+        }
+        None => (
+            totals([e, x, e, x], |e, x, _, _| [e, weigh(e, x)]),
+            [0.0; 2],
+        ),
+    };
     let mean = if sum > 0.0 { weighted / sum } else { 0.0 } as f32;
     let spread = total(e, x, |e, x| {
         let off = x - mean;
         if e > 0.0 { e * off * off } else { 0.0 }
     });
-    let (cross, back) = match other {
-        Some(other) => (
-            total(e, &other.x[..chunks], weigh),
-            total(&other.e[..chunks], x, weigh),
-        ),
-        None => (0.0, 0.0),
-    };
     for (power, raised) in powers.iter().zip(raised) {
         *raised = match *power {
             Power::Real(a) => total(x, x, |x, _| exp(x * a)),
@@ -239,6 +206,24 @@ fn total(a: &[[f32; LANES]], b: &[[f32; LANES]], f: impl Fn(f32, f32) -> f32) ->
         }
     }
     sums.iter().map(|s| f64::from(*s)).sum()
+}
+
+/// Several such sums of the same numbers in one go: each waits for itself alone.
+#[inline(always)]
+fn totals<const N: usize>(
+    [a, b, c, d]: [&[[f32; LANES]]; 4],
+    f: impl Fn(f32, f32, f32, f32) -> [f32; N],
+) -> [f64; N] {
+    let mut sums = [[0.0f32; LANES]; N];
+    for (((a, b), c), d) in a.iter().zip(b).zip(c).zip(d) {
+        for i in 0..LANES {
+            let terms = f(a[i], b[i], c[i], d[i]);
+            for n in 0..N {
+                sums[n][i] += terms[n];
+            }
+        }
+    }
+    sums.map(|sums| sums.iter().map(|s| f64::from(*s)).sum())
 }
 
 /// `e` to a small whole power.
@@ -346,7 +331,7 @@ mod tests {
                 prop_assert!((found - expected).abs() <= 1e-5 * expected.abs() + 1e-6, "{i}: {found} {expected}");
             }
             let mut again = [0.0; 5];
-            let plain = reduce_with(&z, inverse, Some(&theirs), Some(target), &POWERS, &mut again, &mut own);
+            let plain = reduced(&z, inverse, Some(&theirs), Some(target), &POWERS, &mut again, &mut own);
             prop_assert_eq!(found, plain);
             prop_assert_eq!(raised, again);
         }

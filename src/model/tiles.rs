@@ -36,11 +36,7 @@ pub(super) unsafe fn products<L: Lanes>(
             x: x.as_ptr(),
             w: tile.as_ptr(),
             columns,
-            ahead: Ahead {
-                at: next.as_ptr(),
-                end: next.as_ptr().wrapping_add(next.len()),
-                lines: next.len().div_ceil(LINE).div_ceil(steps.max(1)),
-            },
+            ahead: Ahead::over(next, steps),
         };
         let group = |i: usize| (i * rows / groups, (i + 1) * rows / groups);
         if groups <= FEW {
@@ -89,6 +85,28 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
+    /// All of `next` within `steps`, or what can be had in them.
+    pub(super) fn over(next: &[u8], steps: usize) -> Self {
+        Self {
+            at: next.as_ptr(),
+            end: next.as_ptr().wrapping_add(next.len()),
+            lines: next.len().div_ceil(LINE).div_ceil(steps.max(1)),
+        }
+    }
+
+    /// Whether all of it was asked for.
+    pub(super) fn is_over(&self) -> bool {
+        self.at >= self.end
+    }
+
+    /// One line, of whatever is there beyond the end.
+    #[inline(always)]
+    pub(super) unsafe fn line<L: Lanes>(&mut self) {
+        // SAFETY: the caller's.
+        unsafe { L::prefetch(self.at) }
+        self.at = self.at.wrapping_add(LINE);
+    }
+
     #[inline(always)]
     unsafe fn step<L: Lanes>(&mut self) {
         if self.at < self.end {

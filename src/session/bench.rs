@@ -6,7 +6,7 @@ use crate::lens::Lens;
 use crate::model::decoder::{Row, Taps};
 use crate::model::{Model, peak};
 use serde::Serialize;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What to measure.
 #[derive(Clone, Debug)]
@@ -106,13 +106,13 @@ pub fn measure(
     say("memory and arithmetic")?;
     let (bandwidth_gb_s, peak_gflop_s) = (peak::bandwidth(), peak::arithmetic());
     say("plain decoding")?;
-    let one = steps(model, plan, 1, false)?;
+    let one = median(steps(model, plan, 1, false)?);
     say("decoding with the lens")?;
-    let one_lens = steps(model, plan, 1, true)?;
+    let one_lens = median(steps(model, plan, 1, true)?);
     say("two branches")?;
-    let two = steps(model, plan, 2, false)?;
+    let two = median(steps(model, plan, 2, false)?);
     say("two branches with the lens")?;
-    let two_lens = steps(model, plan, 2, true)?;
+    let two_lens = median(steps(model, plan, 2, true)?);
     say("reading a prompt")?;
     let (prefill_s, plain_peak) = best_of(3, || prefill(model, plan))?;
     say("reading a prompt with the lens")?;
@@ -151,8 +151,25 @@ pub fn measure(
     })
 }
 
-/// Median seconds of a step that reads one token of each of `branches` and finds the next, greedily.
-fn steps(model: &Model, plan: &Plan, branches: usize, with_lens: bool) -> Result<f64> {
+/// The middle one of some times, in seconds.
+fn median(mut times: Vec<Duration>) -> f64 {
+    times.sort_unstable();
+    times
+        .get(times.len() / 2)
+        .map_or(f64::NAN, Duration::as_secs_f64)
+}
+
+/// The time of each step of `plan` that reads one token of each of `branches` and finds the next, greedily; with every
+/// layer's cell, or without.
+///
+/// # Errors
+/// If a tensor operation fails.
+pub fn steps(
+    model: &Model,
+    plan: &Plan,
+    branches: usize,
+    with_lens: bool,
+) -> Result<Vec<Duration>> {
     let decoder = model.decoder();
     let lens = Lens::new(Job::new(Prompt::Ids(vec![0]), 0).lens);
     let taps = Taps {
@@ -165,7 +182,7 @@ fn steps(model: &Model, plan: &Plan, branches: usize, with_lens: bool) -> Result
     }
     let vocab = model.card().vocab as u32;
     let mut last: Vec<u32> = (0..branches as u32).map(|i| (5 + 4 * i) % vocab).collect();
-    let mut seconds = Vec::with_capacity(plan.new_tokens);
+    let mut times = Vec::with_capacity(plan.new_tokens);
     for _ in 0..plan.new_tokens {
         let began = Instant::now();
         let mut rows: Vec<Row<'_>> = states
@@ -189,11 +206,10 @@ fn steps(model: &Model, plan: &Plan, branches: usize, with_lens: bool) -> Result
                 .to_vec2()?;
             logits.iter().map(|z| best(z)).collect()
         };
-        seconds.push(began.elapsed().as_secs_f64());
+        times.push(began.elapsed());
         last = next;
     }
-    seconds.sort_by(f64::total_cmp);
-    Ok(seconds[seconds.len() / 2])
+    Ok(times)
 }
 
 fn best(logits: &[f32]) -> u32 {
@@ -219,7 +235,11 @@ fn best_of(runs: usize, mut run: impl FnMut() -> Result<()>) -> Result<(f64, Opt
     Ok((seconds, highest))
 }
 
-fn prefill(model: &Model, plan: &Plan) -> Result<()> {
+/// Read the tokens of `plan` that are to be read, and find the next.
+///
+/// # Errors
+/// If a tensor operation fails.
+pub fn prefill(model: &Model, plan: &Plan) -> Result<()> {
     let decoder = model.decoder();
     let mut state = decoder.state();
     let mut rows = [Row::new(&plan.prefill, Some(&mut state))];
@@ -229,7 +249,11 @@ fn prefill(model: &Model, plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-fn lens_prefill(model: &Model, plan: &Plan) -> Result<()> {
+/// The same with every layer's cell of every token.
+///
+/// # Errors
+/// If a tensor operation fails.
+pub fn lens_prefill(model: &Model, plan: &Plan) -> Result<()> {
     let job = Job::new(Prompt::Ids(plan.prefill.clone()), 0);
     let mut sink = |event| drop(std::hint::black_box(event));
     let mut run = Generation::start(model, job, &mut sink)?;

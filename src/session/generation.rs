@@ -14,8 +14,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Prompt tokens read at once, so that a stop takes effect soon.
-const CHUNK: usize = 64;
+/// Most prompt tokens that are read at once.
+const CHUNK: usize = 256;
+/// Multiplications and additions of a chunk: a stop takes effect after about a second at most, and a chunk of a model that
+/// takes longer still has a few rows for every weight that is read.
+const WORK: usize = 150_000_000_000;
 /// Attention probabilities held at once, in bytes.
 const ATTENTION_BYTES: usize = 128 << 20;
 /// Tokens over which the rate is measured.
@@ -169,12 +172,15 @@ impl Generation {
         if !self.generates {
             return self.tokens.len();
         }
-        if !self.job.attention {
-            return CHUNK;
-        }
         let c = model.decoder().config();
-        let row = 4 * c.blocks() * c.heads.max(1) * (from + CHUNK);
-        (ATTENTION_BYTES / row).clamp(1, CHUNK)
+        let head = c.d_model * c.vocab;
+        let work = 2 * (model.decoder().size().0 as usize + head * c.blocks());
+        let most = (WORK / work.max(1)).clamp(24, CHUNK);
+        if !self.job.attention {
+            return most;
+        }
+        let row = 4 * c.blocks() * c.heads.max(1) * (from + most);
+        (ATTENTION_BYTES / row).clamp(1, most)
     }
 
     /// Read what has not been read: a chunk of the prompt, or the token drawn last.

@@ -1,10 +1,14 @@
 //! How fast it is: `cargo bench`. Ratios within one run are what to compare; absolute numbers belong to one machine.
 #![allow(missing_docs, clippy::expect_used, clippy::print_stdout)]
 
+mod checkpoint;
+
+use checkpoint::{GPT2_SMALL, LLAMA, Shape};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use entroscope::model::decoder::{Row, Taps};
 use entroscope::model::{LoadOptions, Model};
 use entroscope::pages::HugePages;
+use entroscope::session::bench::{self, Plan};
 use entroscope::session::{self, Event, Generation, Job, Prompt};
 use entroscope::tui::colour::Depth;
 use entroscope::tui::{fixture, view};
@@ -92,6 +96,96 @@ fn decode(c: &mut Criterion) {
         });
     });
     group.finish();
+}
+
+/// Decoding and reading, plain and with the lens, one branch and two, at the sizes that people use.
+fn sizes(c: &mut Criterion) {
+    for (name, shape) in [("GPT-2 small", GPT2_SMALL), ("llama 250M", LLAMA)] {
+        let model = shape.load();
+        let plan = |steps: usize| Plan {
+            prompt: Plan::tokens(&model, 32),
+            new_tokens: steps,
+            prefill: Plan::tokens(&model, 256),
+        };
+        let mut group = c.benchmark_group(name);
+        group.sample_size(10);
+        for (case, branches, with_lens) in [
+            ("decode", 1, false),
+            ("decode with the lens", 1, true),
+            ("decode two branches", 2, false),
+            ("decode two branches with the lens", 2, true),
+        ] {
+            group.bench_function(case, |b| {
+                b.iter_custom(|rounds| {
+                    // Not beyond the context, however many are asked for.
+                    let (mut left, mut total) = (rounds as usize, Duration::ZERO);
+                    while left > 0 {
+                        let count = left.min(64);
+                        let times = bench::steps(&model, &plan(count), branches, with_lens);
+                        total += times.expect("steps").into_iter().sum::<Duration>();
+                        left -= count;
+                    }
+                    total
+                });
+            });
+        }
+        let plan = plan(1);
+        group.throughput(Throughput::Elements(256));
+        group.bench_function("read 256 tokens", |b| {
+            b.iter(|| bench::prefill(&model, &plan).expect("reads"));
+        });
+        group.bench_function("read 256 tokens with the lens", |b| {
+            b.iter(|| bench::lens_prefill(&model, &plan).expect("reads"));
+        });
+        group.finish();
+    }
+}
+
+/// What the lens costs by tokens, layers and vocabulary, printed beside the timings: the last column stays about the same.
+fn growth(_: &mut Criterion) {
+    println!(
+        "tokens  states  vocabulary   with the lens − without   a token, state and 1000 logits"
+    );
+    let third = GPT2_SMALL.vocab / 3;
+    for (layers, vocab) in [
+        (4, third),
+        (4, 2 * third),
+        (4, 3 * third),
+        (8, third),
+        (12, third),
+    ] {
+        let shape = Shape {
+            layers,
+            vocab,
+            ..GPT2_SMALL
+        };
+        let model = shape.load();
+        for tokens in [64, 128, 256] {
+            let plan = Plan {
+                prompt: Vec::new(),
+                new_tokens: 0,
+                prefill: Plan::tokens(&model, tokens),
+            };
+            let best = |read: &dyn Fn()| {
+                let times = (0..5).map(|_| {
+                    let began = Instant::now();
+                    read();
+                    began.elapsed()
+                });
+                times.min().unwrap_or_default().as_secs_f64()
+            };
+            let with = best(&|| bench::lens_prefill(&model, &plan).expect("reads"));
+            let without = best(&|| bench::prefill(&model, &plan).expect("reads"));
+            let cost = with - without;
+            let logits = (tokens * (layers + 1) * vocab) as f64 / 1e3;
+            println!(
+                "{tokens:>6}  {:>6}  {vocab:>10}   {:>20.1} ms   {:>27.2} µs",
+                layers + 1,
+                1e3 * cost,
+                1e6 * cost / logits
+            );
+        }
+    }
 }
 
 /// From Enter to the first token: the prompt read with the full lens, one token drawn.
@@ -218,5 +312,14 @@ fn traffic(_: &mut Criterion) {
     child.wait().expect("it ends");
 }
 
-criterion_group!(benches, traffic, decode, first_token, frame, start);
+criterion_group!(
+    benches,
+    traffic,
+    decode,
+    sizes,
+    growth,
+    first_token,
+    frame,
+    start
+);
 criterion_main!(benches);
