@@ -5,13 +5,16 @@
 //! * llm_entropy's settings: `control_vectors: {positive: […]}` with `layer_weights` and `token_weights`, on their own or
 //!   under `analysis: {control: …}`. Its `negative` is not read there either.
 
-use super::file::{MAX_BYTES, Numbers, Opened, assemble, refuse};
+use super::file::{Numbers, Opened, assemble, refuse};
 use super::vector::{ControlVector, MAX_LAYERS, MAX_WIDTH};
 use crate::error::{Error, Result};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::Path;
+
+/// Largest file: as values its numbers take sixteen times the room, at worst.
+const MAX_BYTES: usize = 32 << 20;
 
 /// Read a file whose text `parse` turns into a value.
 pub(super) fn open(path: &Path, parse: fn(&str) -> Result<Value, String>) -> Result<Opened> {

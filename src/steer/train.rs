@@ -45,7 +45,7 @@ pub enum Position {
     /// The last.
     #[default]
     Last,
-    /// The mean over all but the first, which a tokenizer puts before every text.
+    /// The mean over all but the first, which is the beginning-of-text token of most models, and stands out in all.
     Mean,
     /// The mean from this position on.
     From(usize),
