@@ -3,7 +3,7 @@
 //! ```text
 //! cli/  tui/                      faces
 //! session/ export/ train/         the engine thread, files, training
-//! trace/ lens/ model/             the grid, the readings, the forward passes
+//! steer/ trace/ lens/ model/      control vectors, the grid, the readings, the forward passes
 //! stats text config error         foundations
 //! ```
 //! Arrows point down only; nothing below knows what is above it.
@@ -18,6 +18,7 @@ pub mod model;
 pub mod pages;
 pub mod session;
 pub mod stats;
+pub mod steer;
 pub mod text;
 pub mod trace;
 pub mod train;

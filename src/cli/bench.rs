@@ -55,9 +55,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let report = bench::measure(&model, &plan, &mut progress)?;
     let mut output = Output::new();
     if args.json {
-        let json = serde_json::to_string_pretty(&report)
-            .map_err(|e| Error::failed(format!("the report is no JSON: {e}"), "This is a bug."))?;
-        output.line(&json)?;
+        output.json(&report)?;
     } else {
         output.write(&table(&report))?;
     }

@@ -15,6 +15,7 @@ pub mod pretrain;
 mod progress;
 pub mod run;
 mod selfcheck;
+pub mod steer;
 mod table;
 pub mod tui;
 
@@ -59,6 +60,8 @@ pub enum Command {
     Tui(tui::Args),
     /// Read a prompt and go on from it, without the screen.
     Run(Box<run::Args>),
+    /// Make, show, convert and combine control vectors.
+    Steer(Box<steer::Args>),
     /// List models, or describe one.
     Models(models::Args),
     /// Check this machine, this terminal and the model.
@@ -78,6 +81,7 @@ impl Command {
         match self {
             Self::Tui(_) => "tui",
             Self::Run(_) => "run",
+            Self::Steer(_) => "steer",
             Self::Models(_) => "models",
             Self::Doctor(_) => "doctor",
             Self::Bench(_) => "bench",
@@ -215,6 +219,7 @@ fn dispatch(cli: Cli) -> Result<u8> {
     match command {
         Command::Tui(args) => return tui::run(&args, &context),
         Command::Run(args) => run::run(&args, &context),
+        Command::Steer(args) => steer::run(&args, &context),
         Command::Models(args) => models::run(&args, &context),
         Command::Doctor(args) => return doctor::run(&args, &context, broken),
         Command::Bench(args) => bench::run(&args, &context),

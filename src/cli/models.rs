@@ -59,7 +59,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
             let model = load_model(reference, context)?;
             let card = model.card();
             if args.json {
-                output.line(&json(&card_json(card))?)?;
+                output.json(&card_json(card))?;
             } else {
                 output.write(&describe(card))?;
             }
@@ -67,18 +67,13 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         None => {
             let found = list(args.dir.as_deref())?;
             if args.json {
-                output.line(&json(&serde_json::to_value(&found).unwrap_or_default())?)?;
+                output.json(&found)?;
             } else {
                 output.write(&listing(&found))?;
             }
         }
     }
     output.flush()
-}
-
-fn json(value: &Value) -> Result<String> {
-    serde_json::to_string_pretty(value)
-        .map_err(|e| Error::failed(format!("the list is no JSON: {e}"), "This is a bug."))
 }
 
 fn list(dir: Option<&Path>) -> Result<Vec<Found>> {

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::text;
+use serde::Serialize;
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 
 /// Standard output. When its reader goes away, what is written goes nowhere and nothing fails: `| head` is fine.
@@ -53,6 +54,17 @@ impl Output {
     pub fn line(&mut self, line: &str) -> Result<()> {
         self.write(line)?;
         self.write("\n")
+    }
+
+    /// Write a value as indented JSON.
+    ///
+    /// # Errors
+    /// As [`Output::write`].
+    pub fn json(&mut self, value: &impl Serialize) -> Result<()> {
+        let json = serde_json::to_string_pretty(value).map_err(|e| {
+            Error::failed(format!("the figures are no JSON: {e}"), "This is a bug.")
+        })?;
+        self.line(&json)
     }
 
     /// Let the reader see everything written so far.

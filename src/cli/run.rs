@@ -9,6 +9,7 @@ use crate::export;
 use crate::model::tokenizer::TokenStream;
 use crate::model::{LoadOptions, Model, ModelCard, Tokenizer};
 use crate::session::{self, Event, Finish, Job, Prompt, Recorder};
+use crate::steer::{Plan, Spec};
 use crate::text::{self, Scrubber};
 use crate::trace::{Aim, Kind, Record, Unit};
 use clap::Args as ClapArgs;
@@ -58,6 +59,10 @@ pub struct Args {
     /// What the lens computes.
     #[command(flatten)]
     pub lens: LensArgs,
+    /// Push the states: V.gguf[,strength=F][,layers=A..B][,tokens=all|prompt|generated|from:N][,keep-norm] and more, see the
+    /// README; repeated ones add up
+    #[arg(long, value_name = "S", help_heading = "Steering")]
+    pub steer: Vec<Spec>,
 }
 
 impl Args {
@@ -95,6 +100,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let prompt = args.prompt.read(args.chat)?;
     let model = load_model(&context.settings.model, context)?;
     let mut job = args.job(prompt, context);
+    job.steering = load_plan(&args.steer, &model, context)?;
     check_job(args, &job, &model)?;
     if !model.card().causal {
         job.max_new_tokens = 0;
@@ -163,6 +169,18 @@ pub fn load_model(reference: &str, context: &Context) -> Result<Model> {
     let mut progress = progress::Progress::new(&context.notes, progress::Counted::Bytes);
     let mut heard = |what: &str, done, total| progress.update(what, done, total);
     session::open(reference, &load_options(context), &mut heard)
+}
+
+/// Read control vectors and hold them against the model.
+///
+/// # Errors
+/// If one cannot be read or does not fit.
+fn load_plan(specs: &[Spec], model: &Model, context: &Context) -> Result<Plan> {
+    let (plan, remarks) = Plan::load(specs, model.card())?;
+    for remark in remarks {
+        context.notes.warn(&remark);
+    }
+    Ok(plan)
 }
 
 /// How models are loaded.

@@ -144,6 +144,29 @@ impl<'a> Folder<'a> {
     }
 }
 
+/// Refuse early what [`write_file`] would refuse at the end of long work.
+///
+/// # Errors
+/// If the file exists and `force` is not given, or none can be made there.
+pub fn check_file(path: &Path, force: bool) -> Result<()> {
+    refuse_existing(path, force)?;
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => writable(parent),
+        _ => writable(Path::new(".")),
+    }
+}
+
+fn refuse_existing(path: &Path, force: bool) -> Result<()> {
+    match path.symlink_metadata() {
+        Ok(_) if !force => Err(Error::file(
+            path,
+            "already exists",
+            "Choose another name or add --force.",
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// Write one file whole or not at all. An existing one is refused unless `force`.
 ///
 /// # Errors
@@ -153,16 +176,7 @@ pub fn write_file(
     force: bool,
     fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<()> {
-    let taken = || {
-        Error::file(
-            path,
-            "already exists",
-            "Choose another name or add --force.",
-        )
-    };
-    if !force && path.symlink_metadata().is_ok() {
-        return Err(taken());
-    }
+    refuse_existing(path, force)?;
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
         _ => PathBuf::from("."),

@@ -148,7 +148,7 @@ pub fn manifest(record: &Record, files: &[&str]) -> Manifest {
                 sampling: Sampling::from(sampling),
             })
             .collect(),
-        steering: None,
+        steering: record.steering.clone(),
         preset: "standard",
         lens: Lens {
             temperature: lens.temperature,

@@ -109,6 +109,7 @@ fn record(attention: bool) -> Record {
         lens,
         sampling: Sampling::default(),
         sampling_changes: Vec::new(),
+        steering: None,
         max_new_tokens: 3,
         branches: vec![("main".into(), grid)],
         started: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_250),

@@ -10,7 +10,7 @@ use super::cache::State;
 use super::config::DecoderConfig;
 use super::families::bert;
 use super::head::Head;
-use super::intervention::Intervention;
+use super::intervention::{self, Intervention};
 use super::layers::{Block, NormLayer, Pass, Span};
 use super::linear::{Embedding, Linear};
 use super::ops::{Angles, Sight};
@@ -244,13 +244,8 @@ impl Decoder {
             if let Some(id) = row.tokens.iter().find(|id| **id as usize >= c.embedded) {
                 candle_core::bail!("token id {id} is outside the vocabulary of {}", c.vocab);
             }
-            let beyond = |one: &&Intervention| one.layer > c.blocks();
-            if let Some(one) = row.interventions.iter().find(beyond) {
-                candle_core::bail!(
-                    "an intervention names layer {}, but there are {}",
-                    one.layer,
-                    c.blocks()
-                );
+            for one in row.interventions {
+                one.check(c.blocks(), c.d_model)?;
             }
             if row.tokens.is_empty() {
                 candle_core::bail!("a row has no tokens to read");
@@ -267,8 +262,8 @@ impl Decoder {
                 );
             }
         }
-        let mut h = self.embed(rows, &spans)?;
-        intervene(&mut h, 0, rows, &spans)?;
+        let h = self.embed(rows, &spans)?;
+        let mut h = intervention::apply(h, None, 0, rows, &spans)?;
         let embedded = h.clone();
         let long: Vec<bool> = rows
             .iter()
@@ -308,7 +303,7 @@ impl Decoder {
                 taps,
                 attention: Vec::new(),
             };
-            h = block.forward(&h, &mut pass)?;
+            let out = block.forward(&h, &mut pass)?;
             if taps.attention {
                 let kept = pass.attention;
                 let kind = c.layers[i];
@@ -320,7 +315,7 @@ impl Decoder {
                     },
                 }));
             }
-            intervene(&mut h, i + 1, rows, &spans)?;
+            h = intervention::apply(out, Some(&h), i + 1, rows, &spans)?;
         }
         if taps.states {
             states.push(h.clone());
@@ -398,49 +393,6 @@ fn spans(rows: &[Row<'_>]) -> Vec<Span> {
             span
         })
         .collect()
-}
-
-/// Do what the rows' interventions ask for at state `layer`. Tokens they do not name keep their every bit.
-fn intervene(
-    h: &mut Tensor,
-    layer: usize,
-    rows: &[Row<'_>],
-    spans: &[Span],
-) -> candle_core::Result<()> {
-    let d = h.dim(1)?;
-    let mut changed: Option<Vec<f32>> = None;
-    for (row, span) in rows.iter().zip(spans) {
-        for one in row.interventions.iter().filter(|one| one.layer == layer) {
-            if one.vector.len() != d {
-                candle_core::bail!(
-                    "a vector of {} numbers cannot be added to states of {d}",
-                    one.vector.len()
-                );
-            }
-            let from = one.positions.start.max(span.past);
-            let until = one.positions.end.min(span.past + span.len);
-            // Adding zeros would turn −0 into 0.
-            if from >= until || one.vector.iter().all(|v| *v == 0.0) {
-                continue;
-            }
-            let numbers = match &mut changed {
-                Some(numbers) => numbers,
-                None => changed.insert(h.flatten_all()?.to_vec1()?),
-            };
-            let first = (span.first + from - span.past) * d;
-            let last = (span.first + until - span.past) * d;
-            for token in numbers[first..last].chunks_exact_mut(d) {
-                token
-                    .iter_mut()
-                    .zip(one.vector.iter())
-                    .for_each(|(h, v)| *h += v);
-            }
-        }
-    }
-    if let Some(numbers) = changed {
-        *h = Tensor::from_vec(numbers, h.shape(), h.device())?;
-    }
-    Ok(())
 }
 
 impl Angles {

@@ -38,7 +38,7 @@ pub use card::{Mask, ModelCard};
 pub use chat::{ChatTemplate, Message};
 pub use decoder::Decoder;
 pub use families::Family;
-pub use intervention::Intervention;
+pub use intervention::{Change, Intervention};
 pub use loaded::{LoadOptions, Model};
 pub use sampling::{Sampler, Sampling};
 pub use source::{Checkpoint, Source};

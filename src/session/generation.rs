@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::lens::{Lens, Opened, attention};
 use crate::model::cache::State;
 use crate::model::decoder::{Row, Taps};
-use crate::model::{Model, Sampler, Sampling};
+use crate::model::{Intervention, Model, Sampler, Sampling};
 use crate::trace::{Attention, Cells, Kind, Token};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -30,6 +30,7 @@ pub struct Generation {
     lens: Lens,
     sampler: Sampler,
     state: State,
+    interventions: Vec<Intervention>,
     tokens: Vec<u32>,
     prompt: usize,
     limit: usize,
@@ -71,6 +72,7 @@ impl Generation {
         let generation = Self {
             sampler: Sampler::new(job.sampling.clone()),
             state,
+            interventions: job.steering.interventions(tokens.len()),
             prompt: tokens.len(),
             // A masked language model says what stands at each place, not what comes next.
             limit: if model.card().causal {
@@ -160,6 +162,11 @@ impl Generation {
         self.draw(model, emit)
     }
 
+    /// What cells are labelled with: whether the states were pushed.
+    fn plan(&self) -> u32 {
+        u32::from(!self.interventions.is_empty())
+    }
+
     /// Whether the model can read the text so far.
     fn fits(&self, model: &Model) -> bool {
         let limit = model.card().limit();
@@ -212,7 +219,8 @@ impl Generation {
         };
         let causal = self.generates;
         let memory = causal.then_some(&mut self.state);
-        let mut rows = [Row::new(&self.tokens[from..to], memory)];
+        let row = Row::new(&self.tokens[from..to], memory);
+        let mut rows = [row.steered(&self.interventions)];
         let traced = model.decoder().forward(&mut rows, taps)?;
         let began = Instant::now();
         let attention = (from..to)
@@ -244,6 +252,7 @@ impl Generation {
         };
         for (position, mut cells) in (from..).zip(cells) {
             cells.attention = attention.next().flatten();
+            cells.plan = self.plan();
             emit(Event::Cells {
                 position,
                 cells: Arc::new(cells),
@@ -309,6 +318,7 @@ impl Generation {
         let cells: Vec<Cells> = self.lens.read(&pending.opened, &[next]);
         for mut cells in cells {
             cells.attention.clone_from(&pending.attention);
+            cells.plan = self.plan();
             emit(Event::Cells {
                 position,
                 cells: Arc::new(cells),

@@ -3,6 +3,7 @@
 use crate::error::Error;
 use crate::lens::LensSettings;
 use crate::model::{ModelCard, Sampling, Tokenizer};
+use crate::steer::Plan;
 use crate::trace::{Cells, Schema, Token};
 use std::sync::Arc;
 
@@ -36,6 +37,8 @@ pub struct Job {
     pub sampling: Sampling,
     /// What the lens computes.
     pub lens: LensSettings,
+    /// How the states are pushed.
+    pub steering: Plan,
 }
 
 impl Job {
@@ -51,6 +54,7 @@ impl Job {
             attention_rows: false,
             sampling: Sampling::default(),
             lens: LensSettings::default(),
+            steering: Plan::default(),
         }
     }
 }

@@ -26,6 +26,7 @@ impl Recorder {
                 sampling: job.sampling.clone(),
                 sampling_changes: Vec::new(),
                 lens: job.lens.clone(),
+                steering: job.steering.description(),
                 max_new_tokens,
                 branches: vec![("main".into(), grid)],
                 started: SystemTime::now(),

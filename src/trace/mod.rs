@@ -27,6 +27,8 @@ pub struct Record {
     pub sampling: Sampling,
     /// Changes on the way: the position of the first token drawn by each, and the settings.
     pub sampling_changes: Vec<(usize, Sampling)>,
+    /// The control vectors in force, as the manifest tells them; `None` for the plain model.
+    pub steering: Option<serde_json::Value>,
     /// Most new tokens that were asked for.
     pub max_new_tokens: usize,
     /// The named grids: `main`, or `baseline` and `steered`, …

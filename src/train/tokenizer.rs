@@ -66,8 +66,9 @@ pub fn length(tokenizer: &Tokenizer, text: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stats::auroc;
     use crate::train::prepare;
-    use crate::train::world::{Probe, tests::auroc};
+    use crate::train::world::Probe;
 
     #[test]
     fn marks_the_start_and_gives_back_the_bytes() {
@@ -102,14 +103,14 @@ mod tests {
         for seed in [1, 7] {
             let (world, tokenizer) = prepare(seed, &[], 2_048).unwrap();
             let probes = world.probes();
-            let lengths = |set: &[Probe]| -> Vec<usize> {
+            let lengths = |set: &[Probe]| -> Vec<f64> {
                 set.iter()
-                    .map(|probe| length(&tokenizer, &probe.prompt))
+                    .map(|probe| length(&tokenizer, &probe.prompt) as f64)
                     .collect()
             };
             let known = lengths(&probes.known);
             for (name, set) in [("near", &probes.near_ood), ("withheld", &probes.withheld)] {
-                let auroc = auroc(&known, &lengths(set));
+                let auroc = auroc(&known, &lengths(set)).unwrap();
                 assert!(
                     (0.45..=0.55).contains(&auroc),
                     "known against {name}: {auroc}"

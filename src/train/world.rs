@@ -364,4 +364,4 @@ fn split<T: Copy>(entries: Vec<T>, positions: &BTreeSet<usize>) -> (Vec<T>, Vec<
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

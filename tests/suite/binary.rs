@@ -25,7 +25,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// Run, expect success, return what it printed.
-fn works(home: &Path, arguments: &[&str]) -> String {
+pub(crate) fn works(home: &Path, arguments: &[&str]) -> String {
     let output = entroscope(home, arguments);
     assert!(
         output.status.success(),
@@ -36,7 +36,7 @@ fn works(home: &Path, arguments: &[&str]) -> String {
 }
 
 /// Run, expect this exit code and one clear message that says each of `says`.
-fn fails(home: &Path, arguments: &[&str], code: i32, says: &[&str]) {
+pub(crate) fn fails(home: &Path, arguments: &[&str], code: i32, says: &[&str]) {
     let output = entroscope(home, arguments);
     let message = text(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{arguments:?}: {message}");

@@ -8,11 +8,12 @@ use entroscope::model::families::Family;
 use entroscope::model::memory::MemoryPlan;
 use entroscope::model::safetensors::Safetensors;
 use entroscope::model::weights::Precision;
-use entroscope::model::{Decoder, Intervention, LoadOptions, Model};
+use entroscope::model::{Change, Decoder, Intervention, LoadOptions, Model};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 fn folder(family: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -49,8 +50,8 @@ fn model(family: &str) -> Model {
 /// What can happen to a branch.
 #[derive(Clone, Debug)]
 enum Step {
-    /// Read some tokens, steered or not.
-    Read(usize, Vec<u32>, bool),
+    /// Read some tokens under one of [`plans`].
+    Read(usize, Vec<u32>, usize),
     /// Begin another branch here.
     Fork(usize),
     /// Forget all but this share of the text, in hundredths.
@@ -58,17 +59,43 @@ enum Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let read = (
-        0usize..4,
-        prop::collection::vec(3u32..390, 1..7),
-        prop::bool::ANY,
-    );
+    let read = (0usize..4, prop::collection::vec(3u32..390, 1..7), 0..PLANS);
     let step = prop_oneof![
-        4 => read.prop_map(|(branch, tokens, steered)| Step::Read(branch, tokens, steered)),
+        4 => read.prop_map(|(branch, tokens, plan)| Step::Read(branch, tokens, plan)),
         1 => (0usize..4).prop_map(Step::Fork),
         2 => (0usize..4, 0usize..100).prop_map(|(branch, share)| Step::Rewind(branch, share)),
     ];
     prop::collection::vec(step, 1..10)
+}
+
+const PLANS: usize = 5;
+
+/// Nothing, and each kind of change, at the given positions.
+fn plans(d_model: usize, positions: std::ops::Range<usize>) -> [Vec<Intervention>; PLANS] {
+    let wave =
+        |rate: f32| -> Arc<[f32]> { (0..d_model).map(|i| (rate * i as f32).sin()).collect() };
+    let of = |layer, change| Intervention {
+        layer,
+        positions: positions.clone(),
+        change,
+    };
+    let add = |vector, weights: &[f32], keep_norm| Change::Add {
+        vector,
+        weights: weights.into(),
+        keep_norm,
+    };
+    [
+        Vec::new(),
+        vec![of(1, add(wave(1.0), &[], false))],
+        vec![of(2, add(wave(0.7), &[0.5, 0.0, -1.0, 2.0], true))],
+        vec![of(2, Change::ScaleBlock(0.5))],
+        vec![
+            of(0, add(wave(0.3), &[], true)),
+            of(2, add(wave(0.9), &[1.0, 0.5], true)),
+            of(2, Change::ScaleBlock(0.0)),
+            of(2, add(wave(1.3), &[], false)),
+        ],
+    ]
 }
 
 proptest! {
@@ -84,21 +111,17 @@ proptest! {
                 let traced = decoder.forward(std::slice::from_mut(&mut row), Taps::default()).unwrap();
                 traced.last.narrow(0, tokens - 1, 1).unwrap().flatten_all().unwrap().to_vec1().unwrap()
             };
-            let vector: std::sync::Arc<[f32]> = (0..decoder.config().d_model)
-                .map(|i| (i as f32).sin())
-                .collect();
-            let push = |positions| Intervention { layer: 1, positions, vector: vector.clone() };
-            // What was read, and whether it was steered.
-            let mut branches = vec![(decoder.state(), Vec::<(u32, bool)>::new())];
+            let d_model = decoder.config().d_model;
+            // What was read, and under which plan.
+            let mut branches = vec![(decoder.state(), Vec::<(u32, usize)>::new())];
             for step in &steps {
                 match step {
-                    Step::Read(branch, tokens, steered) => {
+                    Step::Read(branch, tokens, plan) => {
                         let at = branch % branches.len();
                         let (state, text) = &mut branches[at];
-                        let always = [push(0..usize::MAX)];
-                        let plan = if *steered { &always[..] } else { &[] };
-                        last(decoder, Row::new(tokens, Some(state)).steered(plan));
-                        text.extend(tokens.iter().map(|id| (*id, *steered)));
+                        let always = &plans(d_model, 0..usize::MAX)[*plan];
+                        last(decoder, Row::new(tokens, Some(state)).steered(always));
+                        text.extend(tokens.iter().map(|id| (*id, *plan)));
                     }
                     Step::Fork(branch) => {
                         let at = branch % branches.len();
@@ -116,11 +139,13 @@ proptest! {
             }
             for (state, text) in &mut branches {
                 prop_assert_eq!(state.len(), text.len());
-                text.push((77, false));
+                text.push((77, 0));
                 let went_on = last(decoder, Row::new(&[77], Some(state)));
                 let ids: Vec<u32> = text.iter().map(|(id, _)| *id).collect();
-                let steered = text.iter().enumerate().filter(|(_, (_, steered))| *steered);
-                let plan: Vec<Intervention> = steered.map(|(i, _)| push(i..i + 1)).collect();
+                let each = text.iter().enumerate();
+                let plan: Vec<Intervention> = each
+                    .flat_map(|(i, (_, plan))| plans(d_model, i..i + 1)[*plan].clone())
+                    .collect();
                 let fresh = last(decoder, Row::new(&ids, None).steered(&plan));
                 prop_assert_eq!(went_on, fresh, "{} after {:?}", family, steps);
             }

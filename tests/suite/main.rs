@@ -8,4 +8,8 @@ mod families;
 mod gguf;
 mod lens;
 mod oracle;
+mod steer;
+mod steer_binary;
+mod steer_files;
+mod steer_mood;
 mod terminal;

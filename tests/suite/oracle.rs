@@ -13,7 +13,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 /// Every checkpoint of `tests/fixtures`, one or more for each family.
-const FAMILIES: [&str; 28] = [
+pub(crate) const FAMILIES: [&str; 28] = [
     "bert",
     "bert_hub",
     "bloom",
@@ -93,7 +93,7 @@ impl Expected {
         }
     }
 
-    fn get(&self, name: &str) -> Vec<f32> {
+    pub(crate) fn get(&self, name: &str) -> Vec<f32> {
         self.tensors[name]
             .to_dtype(candle_core::DType::F32)
             .unwrap()
@@ -376,13 +376,7 @@ fn steered_logits_equal_the_reference() {
         let (model, expected) = (load(family), Expected::load(family));
         // The output of block 1 is state 2.
         let vector: Vec<f32> = expected.get("steer.v").iter().map(|v| 2.0 * v).collect();
-        let steer = |vector: Vec<f32>| {
-            [Intervention {
-                layer: 2,
-                positions: 0..usize::MAX,
-                vector: vector.into(),
-            }]
-        };
+        let steer = |vector: Vec<f32>| [Intervention::add(2, 0..usize::MAX, vector.into())];
         let logits = |traced: &Traced, tokens: usize| -> Vec<f32> {
             let last = traced.last.narrow(0, tokens - 4, 4).unwrap();
             let normed = model.decoder().final_norm(&last).unwrap();

@@ -11,11 +11,13 @@ mod config;
 mod header;
 mod names;
 mod numbers;
+mod plain;
 mod tables;
 mod tensors;
 mod vocab;
 mod write;
 
+pub use plain::Plain;
 pub use write::{GgufType, write_gguf};
 
 use super::Tokenizer;

@@ -170,7 +170,7 @@ impl Gguf {
 }
 
 /// Tensors of plain numbers, in the type they are stored in.
-fn floats(bytes: &[u8], dtype: GgmlDType, shape: &[usize]) -> Result<Option<Tensor>> {
+pub(super) fn floats(bytes: &[u8], dtype: GgmlDType, shape: &[usize]) -> Result<Option<Tensor>> {
     let cpu = &Device::Cpu;
     Ok(Some(match dtype {
         GgmlDType::F32 => Tensor::from_vec(widen(bytes, f32::from_le_bytes), shape, cpu)?,

@@ -291,10 +291,10 @@ fn listed(
 }
 
 /// A tensor as it is written.
-struct Ready {
-    name: String,
-    tensor: Tensor,
-    dtype: GgmlDType,
+pub(super) struct Ready {
+    pub(super) name: String,
+    pub(super) tensor: Tensor,
+    pub(super) dtype: GgmlDType,
 }
 
 impl Ready {
@@ -451,7 +451,7 @@ fn reordered(change: Change, tensor: &Tensor, heads: usize, each: usize) -> Resu
     Ok(tensor.index_select(&Tensor::new(order, tensor.device())?, 0)?)
 }
 
-enum Failure {
+pub(super) enum Failure {
     Disk(std::io::Error),
     Tensor(candle_core::Error),
 }
@@ -468,7 +468,11 @@ impl From<candle_core::Error> for Failure {
     }
 }
 
-fn write(file: &mut impl Write, entries: &Entries, tensors: &[Ready]) -> Result<(), Failure> {
+pub(super) fn write(
+    file: &mut impl Write,
+    entries: &Entries,
+    tensors: &[Ready],
+) -> Result<(), Failure> {
     let mut header = b"GGUF".to_vec();
     header.extend_from_slice(&3u32.to_le_bytes());
     header.extend_from_slice(&(tensors.len() as u64).to_le_bytes());

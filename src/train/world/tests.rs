@@ -2,6 +2,7 @@
 
 use super::phrasings::{PHRASINGS, sentence};
 use super::*;
+use crate::stats::auroc;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// About 300,000 tokens of documents, as sentences.
@@ -54,25 +55,6 @@ fn edits(a: &str, b: &str) -> usize {
         }
     }
     row[b.len()]
-}
-
-/// Probability that a draw of `a` exceeds one of `b`, ties counted half.
-pub(crate) fn auroc(a: &[usize], b: &[usize]) -> f64 {
-    let wins: f64 = a
-        .iter()
-        .flat_map(|x| {
-            b.iter().map(move |y| {
-                if x > y {
-                    1.0
-                } else if x == y {
-                    0.5
-                } else {
-                    0.0
-                }
-            })
-        })
-        .sum();
-    wins / (a.len() * b.len()) as f64
 }
 
 #[test]
@@ -356,10 +338,11 @@ fn lengths_are_matched_by_whatever_measures_them() {
             "the tokenizer must not depend on the choice"
         );
         let probes = world.probes();
-        let lengths = |set: &[Probe]| set.iter().map(|p| measure(&p.prompt)).collect::<Vec<_>>();
+        let lengths =
+            |set: &[Probe]| -> Vec<f64> { set.iter().map(|p| measure(&p.prompt) as f64).collect() };
         let known = lengths(&probes.known);
         for (name, set) in [("near", &probes.near_ood), ("withheld", &probes.withheld)] {
-            let auroc = auroc(&known, &lengths(set));
+            let auroc = auroc(&known, &lengths(set)).unwrap();
             assert!(
                 (0.45..=0.55).contains(&auroc),
                 "seed {seed}: known against {name} {auroc}"

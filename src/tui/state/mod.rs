@@ -516,6 +516,7 @@ impl State {
             sampling: run.sampling.clone(),
             sampling_changes: run.sampling_changes.clone(),
             lens: run.lens.clone(),
+            steering: None,
             max_new_tokens: run.max_new_tokens,
             branches: vec![("main".to_owned(), run.grid.clone())],
             started: run.started,
