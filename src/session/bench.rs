@@ -181,7 +181,7 @@ fn steps(model: &Model, plan: &Plan, branches: usize, with_lens: bool) -> Result
                 .map(|b| best(opened.final_logits(b)))
                 .collect();
             let targets: Vec<Option<u32>> = next.iter().copied().map(Some).collect();
-            std::hint::black_box(lens.read(&opened, &targets));
+            std::hint::black_box(lens.read(&opened, &targets)?);
             next
         } else {
             let logits: Vec<Vec<f32>> = decoder

@@ -5,7 +5,7 @@ use entroscope::model::cache::State;
 use entroscope::model::config::DecoderConfig;
 use entroscope::model::decoder::{Row, Taps, Traced};
 use entroscope::model::safetensors::Safetensors;
-use entroscope::model::{Decoder, Intervention, LoadOptions, Model};
+use entroscope::model::{Decoder, Intervention, LoadOptions, Model, Placement};
 use entroscope::session::{self, Event, Job, Prompt, Recorder};
 use entroscope::trace::{Grid, Record};
 use std::collections::HashMap;
@@ -105,8 +105,27 @@ impl Expected {
 }
 
 fn load(family: &str) -> Model {
+    load_as(family, &LoadOptions::default())
+}
+
+fn load_as(family: &str, options: &LoadOptions) -> Model {
     let reference = folder(family).display().to_string();
-    Model::load(&reference, &LoadOptions::default(), &mut |_, _, _| {}).unwrap()
+    Model::load(&reference, options, &mut |_, _, _| {}).unwrap()
+}
+
+/// What other devices than the processor compute, spread over three places and in tiles that leave a short one: on the
+/// device that `ENTROSCOPE_TEST_DEVICE` names if it is set, or the same tensor operations on the processor.
+pub(crate) fn elsewhere() -> LoadOptions {
+    match std::env::var("ENTROSCOPE_TEST_DEVICE") {
+        Ok(device) => LoadOptions {
+            device: device.parse().unwrap(),
+            ..LoadOptions::default()
+        },
+        Err(_) => LoadOptions {
+            placement: Some(Placement::of_tensor_operations(3, 96)),
+            ..LoadOptions::default()
+        },
+    }
 }
 
 fn record(model: &Model, job: &Job) -> Record {
@@ -238,11 +257,39 @@ pub(crate) fn metrics(family: &str, model: &Model, expected: &Expected) {
 }
 
 #[test]
+fn every_metric_equals_the_float64_reference_on_other_devices_too() {
+    for family in FAMILIES {
+        metrics(
+            family,
+            &load_as(family, &elsewhere()),
+            &Expected::load(family),
+        );
+    }
+}
+
+#[test]
 fn attention_rows_and_their_entropies_equal_the_reference() {
     for family in FAMILIES {
-        let (model, expected) = (load(family), Expected::load(family));
+        attention(family, &load(family), &Expected::load(family));
+    }
+}
+
+#[test]
+fn attention_equals_the_reference_on_other_devices_too() {
+    for family in FAMILIES {
+        attention(
+            family,
+            &load_as(family, &elsewhere()),
+            &Expected::load(family),
+        );
+    }
+}
+
+/// Hold the attention rows and what is made of them against the reference values of `family`.
+fn attention(family: &str, model: &Model, expected: &Expected) {
+    {
         for (i, prompt) in expected.prompts.iter().enumerate() {
-            let record = record(&model, &job(prompt, 0));
+            let record = record(model, &job(prompt, 0));
             let (n, heads) = (prompt.len(), model.card().heads);
             if expected.attention.is_empty() {
                 assert!((0..n).all(|p| grid(&record).cells(p).unwrap().attention.is_none()));
@@ -323,7 +370,24 @@ fn attention_rows_and_their_entropies_equal_the_reference() {
 #[test]
 fn residual_states_and_final_logits_equal_the_reference() {
     for family in FAMILIES {
-        let (model, expected) = (load(family), Expected::load(family));
+        states(family, &load(family), &Expected::load(family));
+    }
+}
+
+#[test]
+fn states_and_logits_equal_the_reference_on_other_devices_too() {
+    for family in FAMILIES {
+        states(
+            family,
+            &load_as(family, &elsewhere()),
+            &Expected::load(family),
+        );
+    }
+}
+
+/// Hold the residual states and the final logits against the reference values of `family`.
+fn states(family: &str, model: &Model, expected: &Expected) {
+    {
         for (i, prompt) in expected.prompts.iter().enumerate() {
             let taps = Taps {
                 states: true,
@@ -478,6 +542,17 @@ fn a_long_text_is_read_again_where_its_rotary_frequencies_change() {
 fn greedy_tokens_with_cache_equal_the_uncached_reference() {
     for family in causal() {
         greedy(family, &load(family), &Expected::load(family));
+    }
+}
+
+#[test]
+fn greedy_tokens_equal_the_reference_on_other_devices_too() {
+    for family in causal() {
+        greedy(
+            family,
+            &load_as(family, &elsewhere()),
+            &Expected::load(family),
+        );
     }
 }
 

@@ -125,10 +125,11 @@ pub(super) fn load(
     loader: &Loader<'_>,
 ) -> Result<Vec<Box<dyn Block>>> {
     let names = c.family.names();
-    let mut shared: Vec<(String, Arc<Shared>)> = Vec::new();
+    let mut shared: Vec<(String, Vec<(usize, Arc<Shared>)>)> = Vec::new();
     let mut hybrids = 0;
     let mut blocks: Vec<Box<dyn Block>> = Vec::new();
     for (i, kind) in c.layers.iter().enumerate() {
+        let loader = &loader.of_block(i, c.blocks());
         let p = loader.block(names, i);
         if *kind == LayerKind::StateSpace {
             blocks.push(Box::new(Plain::load(loader, &p, c, body)?));
@@ -137,15 +138,23 @@ pub(super) fn load(
         // A shared block lies in the file where it is first used.
         let own = format!("{p}.shared_transformer");
         if hybrids < body.shared {
-            let block = Arc::new(Shared::load(loader, &own, c, body)?);
-            shared.push((own, block));
+            shared.push((own, Vec::new()));
         } else {
             loader.ignore(own);
         }
-        let (place, block) = &shared[hybrids % body.shared];
+        let (name, copies) = &mut shared[hybrids % body.shared];
+        // Each device that uses it has one.
+        let block = match copies.iter().find(|(place, _)| *place == loader.here()) {
+            Some((_, block)) => block.clone(),
+            None => {
+                let block = Arc::new(Shared::load(loader, name, c, body)?);
+                copies.push((loader.here(), block.clone()));
+                block
+            }
+        };
         blocks.push(Box::new(Hybrid {
-            adapters: Adapters::load(loader, place, hybrids, c, body)?,
-            shared: block.clone(),
+            adapters: Adapters::load(loader, name, hybrids, c, body)?,
+            shared: block,
             linear: loader.linear(&format!("{p}.linear"), c.d_model, c.d_model, false)?,
             mamba: Plain::load(loader, &format!("{p}.mamba_decoder"), c, body)?,
         }));
@@ -325,7 +334,7 @@ impl Block for Hybrid {
         let x = shared.mlp_norm.forward(&mixed)?;
         let gate = (shared.gate.forward(&x)? + self.adapters.gate.forward(&x)?)?;
         let up = (shared.up.forward(&x)? + self.adapters.up.forward(&x)?)?;
-        let inner = (activate(&gate, shared.activation)? * up)?;
+        let inner = (activate(&gate, shared.activation, shared.gate.backend())? * up)?;
         let out = self.linear.forward(&shared.down.forward(&inner)?)?;
         // What the shared block says reaches the mixer alone, not the residual stream.
         let x = self.mamba.norm.forward(&(h + out)?)?;

@@ -1,0 +1,265 @@
+//! The head pass in batched tensor operations, for any candle device: tile by tile of the vocabulary, some numbers a row
+//! and tile to main memory, merged there by the code that merges the processor's blocks.
+//!
+//! No array is `[rows, V]`, but for the final rows of the tokens at hand, which are what the sampler draws from: the pass
+//! reads their logits instead of computing them again, so that both are the same numbers.
+
+use super::distribution::{self, Part, Plan, Row};
+use super::pass::HeadPass;
+use crate::model::head_tiles::HeadTiles;
+use crate::model::reduce::{Power, Sums};
+use candle_core::{D, DType, Result, Tensor};
+
+/// Rows that are read together at most.
+const ROWS: usize = 512;
+/// Tokens whose final logits are held together at most.
+const TOKENS: usize = 64;
+/// Numbers of a row and tile before its powers.
+const SUMS: usize = 7;
+
+/// The pass over a head in tiles.
+pub(super) struct Batched<'a> {
+    pub(super) tiles: &'a HeadTiles,
+    /// The final rows' logits `[tokens, V]`, where they are known.
+    pub(super) last: Option<&'a Tensor>,
+}
+
+impl HeadPass for Batched<'_> {
+    fn read(
+        &self,
+        inputs: &Tensor,
+        states: usize,
+        targets: &[Option<u32>],
+        plan: &Plan,
+    ) -> Result<Vec<(Row, Option<f32>)>> {
+        let tokens = inputs.dim(0)? / states;
+        let at_once = (ROWS / states).clamp(1, TOKENS);
+        let mut rows = Vec::with_capacity(tokens * states);
+        for first in (0..tokens).step_by(at_once) {
+            let count = at_once.min(tokens - first);
+            let inputs = inputs.narrow(0, first * states, count * states)?;
+            let last = match self.last {
+                Some(last) => last.narrow(0, first, count)?,
+                None => self.tiles.all(&final_rows(&inputs, states)?)?,
+            };
+            let targets: Vec<Option<u32>> = (first..first + count)
+                .map(|i| targets.get(i).copied().flatten())
+                .collect();
+            rows.extend(self.group(&inputs, &last, states, &targets, plan)?);
+        }
+        Ok(rows)
+    }
+}
+
+/// Of inputs `[tokens · states, width]` those of the final rows, `[tokens, width]`.
+pub(super) fn final_rows(inputs: &Tensor, states: usize) -> Result<Tensor> {
+    let (rows, width) = inputs.dims2()?;
+    inputs
+        .reshape((rows / states, states, width))?
+        .narrow(1, states - 1, 1)?
+        .contiguous()?
+        .reshape((rows / states, width))
+}
+
+impl Batched<'_> {
+    /// The pass over tokens that are read together. `last` is `[tokens, V]`.
+    fn group(
+        &self,
+        inputs: &Tensor,
+        last: &Tensor,
+        states: usize,
+        targets: &[Option<u32>],
+        plan: &Plan,
+    ) -> Result<Vec<(Row, Option<f32>)>> {
+        let (rows, width) = inputs.dims2()?;
+        let tokens = rows / states;
+        let lower = inputs.reshape((tokens, states, width))?;
+        let lower = lower.narrow(1, 0, states - 1)?.contiguous()?;
+        let vocab = self.tiles.vocab;
+        let targets: Vec<Option<u32>> = targets
+            .iter()
+            .map(|target| target.filter(|id| (*id as usize) < vocab))
+            .collect();
+        let wanted = self.wanted(&lower, last, &targets)?;
+        let lower = lower.reshape((tokens * (states - 1), width))?;
+        let mut tiles = Vec::new();
+        for (i, range) in self.tiles.ranges().enumerate() {
+            let of_last = last.narrow(1, range.start, range.len())?.unsqueeze(1)?;
+            let z = match states {
+                1 => of_last.contiguous()?,
+                _ => {
+                    let z = self.tiles.logits(i, &lower)?;
+                    let z = z.reshape((tokens, states - 1, range.len()))?;
+                    Tensor::cat(&[z, of_last], 1)?
+                }
+            };
+            tiles.push(reduce(&z, range.start, wanted.as_ref(), plan)?);
+        }
+        let numbers = Tensor::stack(&tiles, 0)?.flatten_all()?.to_vec1()?;
+        let part = part(&numbers, tiles.len(), rows, plan);
+        let logits: Vec<f32> = match &wanted {
+            Some(wanted) => wanted.logits.flatten_all()?.to_vec1()?,
+            None => Vec::new(),
+        };
+        Ok((0..rows)
+            .map(|row| {
+                let merged = distribution::merge(std::slice::from_ref(&part), row, states, plan);
+                let wanted = targets[row / states].and_then(|_| logits.get(row).copied());
+                (merged, wanted)
+            })
+            .collect())
+    }
+
+    /// The targets' logits; `None` where no token has a target.
+    fn wanted(
+        &self,
+        lower: &Tensor,
+        last: &Tensor,
+        targets: &[Option<u32>],
+    ) -> Result<Option<Wanted>> {
+        if targets.iter().all(Option::is_none) {
+            return Ok(None);
+        }
+        let (device, tokens) = (last.device(), targets.len());
+        let ids: Vec<u32> = targets.iter().map(|id| id.unwrap_or(0)).collect();
+        let at = Tensor::from_slice(&ids, (tokens, 1), device)?;
+        let of_last = last.contiguous()?.gather(&at, 1)?;
+        let logits = match lower.dim(1)? {
+            0 => of_last,
+            _ => Tensor::cat(&[self.tiles.of_ids(&ids, lower)?, of_last], 1)?,
+        };
+        // Nothing is above what is no number.
+        let nothing = targets.iter().map(|id| match id {
+            Some(_) => 0.0,
+            None => f32::NAN,
+        });
+        let nothing = Tensor::from_iter(nothing, device)?.reshape((tokens, 1))?;
+        Ok(Some(Wanted {
+            ids: at.to_dtype(DType::F32)?.unsqueeze(2)?,
+            logits: logits.broadcast_add(&nothing)?.unsqueeze(2)?,
+        }))
+    }
+}
+
+/// Logits to be ranked.
+struct Wanted {
+    /// `[tokens, 1, 1]`; exact in f32, as vocabularies are far smaller than 2²⁴.
+    ids: Tensor,
+    /// `[tokens, states, 1]`, NaN for tokens without a target.
+    logits: Tensor,
+}
+
+/// The sums and the best of a tile of logits `[tokens, states, n]` whose first id is `first`: `[numbers, tokens, states]` in
+/// the order that [`part`] reads.
+fn reduce(z: &Tensor, first: usize, wanted: Option<&Wanted>, plan: &Plan) -> Result<Tensor> {
+    let (tokens, states, n) = z.dims3()?;
+    let device = z.device();
+    let sum = |t: &Tensor| t.sum(D::Minus1);
+    let max = z.max_keepdim(D::Minus1)?;
+    // A tile of nothing but −∞ is left at −∞ instead of becoming −∞ − −∞.
+    let least = max.eq(f32::NEG_INFINITY)?;
+    let base = least.where_cond(&max.zeros_like()?, &max)?;
+    let x = (z.broadcast_sub(&base)? * f64::from(plan.inverse()))?;
+    let e = x.exp()?;
+    let zero = e.zeros_like()?;
+    let some = e.gt(0f32)?;
+    // 0 · ∞ is 0 here.
+    let weigh = |weighed: &Tensor| some.where_cond(weighed, &zero)?.sum(D::Minus1);
+    let total = sum(&e)?;
+    let weighted = weigh(&(&e * &x)?)?;
+    let mean = (&weighted / &total)?.unsqueeze(2)?;
+    let spread = weigh(&(&e * x.broadcast_sub(&mean)?.sqr()?)?)?;
+    let of_last = |t: &Tensor| {
+        t.narrow(1, states - 1, 1)?
+            .broadcast_as(z.shape())?
+            .contiguous()
+    };
+    let (x_last, e_last) = (of_last(&x)?, of_last(&e)?);
+    let cross = weigh(&(&e * x_last)?)?;
+    let back = e_last.gt(0f32)?.where_cond(&(&e_last * &x)?, &zero)?;
+    let back = sum(&back)?;
+    let ids = Tensor::arange(first as f32, (first + n) as f32, device)?.reshape((1, 1, n))?;
+    let above = match wanted {
+        Some(wanted) => {
+            // The target's own logit was computed another way and may differ in its last bit.
+            let others = ids.broadcast_ne(&wanted.ids)?.to_dtype(DType::F32)?;
+            let larger = z.broadcast_gt(&wanted.logits)?.to_dtype(DType::F32)?;
+            sum(&larger.broadcast_mul(&others)?)?
+        }
+        None => total.zeros_like()?,
+    };
+    let mut numbers = vec![max.squeeze(2)?, total, weighted, spread, cross, back, above];
+    debug_assert_eq!(numbers.len(), SUMS);
+    for (power, order) in plan.powers() {
+        numbers.push(match power {
+            Power::Real(_) | Power::Whole(_) => sum(&(&x * order)?.exp()?)?,
+            // e^u − 1 = 2 tanh(u/2) / (1 − tanh(u/2)), without the difference.
+            Power::Near(above) => {
+                let t = (&x * (above / 2.0))?.tanh()?;
+                let grown = ((&t * 2.0)? / (1.0 - t)?)?;
+                weigh(&(&e * grown)?)?
+            }
+        });
+    }
+    // One after the other, each time the lowest id of the largest: a sort would not keep ties in order.
+    let ids = ids.broadcast_as(z.shape())?.contiguous()?;
+    let beyond = Tensor::full(f32::INFINITY, z.shape(), device)?;
+    let nothing = Tensor::full(f32::NEG_INFINITY, z.shape(), device)?;
+    let mut left = z.clone();
+    for _ in 0..plan.best().min(n) {
+        let largest = left.max_keepdim(D::Minus1)?;
+        let id = left
+            .broadcast_eq(&largest)?
+            .where_cond(&ids, &beyond)?
+            .min_keepdim(D::Minus1)?;
+        left = ids.broadcast_eq(&id)?.where_cond(&nothing, &left)?;
+        numbers.extend([largest.squeeze(2)?, id.squeeze(2)?]);
+    }
+    // Tiles are stacked, so a short one has as many numbers.
+    while numbers.len() < SUMS + plan.powers().count() + 2 * plan.best() {
+        numbers.push(Tensor::full(f32::NEG_INFINITY, (tokens, states), device)?);
+    }
+    Tensor::stack(&numbers, 0)
+}
+
+/// What [`reduce`] gave of each tile, `[tiles][numbers][rows]`, as the blocks that are merged.
+fn part(numbers: &[f32], tiles: usize, rows: usize, plan: &Plan) -> Part {
+    let powers = plan.powers().count();
+    let columns = SUMS + powers + 2 * plan.best();
+    let mut sums = Vec::with_capacity(tiles * rows);
+    let mut raised = Vec::with_capacity(tiles * rows * powers);
+    let mut best = vec![Vec::new(); rows];
+    for tile in numbers.chunks_exact((columns * rows).max(1)) {
+        for (row, best) in best.iter_mut().enumerate() {
+            let at = |column: usize| tile[column * rows + row];
+            let wide = |column: usize| f64::from(at(column));
+            // A sum that is no number tells of a logit that is none; a largest may have passed over it.
+            sums.push(match at(1).is_nan() || at(0) == f32::INFINITY {
+                true => Sums {
+                    max: f32::NAN,
+                    ..Sums::default()
+                },
+                false => Sums {
+                    max: at(0),
+                    sum: wide(1),
+                    weighted: wide(2),
+                    spread: if at(1) > 0.0 { wide(3) } else { 0.0 },
+                    cross: wide(4),
+                    back: wide(5),
+                    above: at(6) as u32,
+                },
+            });
+            raised.extend((0..powers).map(|i| wide(SUMS + i)));
+            let candidates = (0..plan.best()).map(|i| {
+                let at_best = SUMS + powers + 2 * i;
+                (at(at_best + 1), at(at_best))
+            });
+            best.extend(
+                candidates
+                    .filter(|(id, z)| z.is_finite() && id.is_finite())
+                    .map(|(id, z)| (id as u32, z)),
+            );
+        }
+    }
+    Part::of_blocks(rows, sums, raised, best)
+}
