@@ -263,3 +263,167 @@ fn part(numbers: &[f32], tiles: usize, rows: usize, plan: &Plan) -> Part {
     }
     Part::of_blocks(rows, sums, raised, best)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::LensSettings;
+    use super::super::fused::{self, Source};
+    use super::*;
+    use crate::model::backend::Backend;
+    use crate::model::device::Place;
+    use crate::model::linear::Linear;
+    use crate::model::weights::Stored;
+    use candle_core::Device;
+    use rand::{Rng, SeedableRng};
+
+    const VOCAB: usize = 1300;
+    const STATES: usize = 3;
+
+    fn columns(
+        rows: &[(Row, Option<f32>)],
+        settings: &LensSettings,
+    ) -> Vec<(Vec<f32>, Vec<(u32, f32)>)> {
+        (0..rows.len())
+            .map(|row| {
+                let last = row / STATES * STATES + STATES - 1;
+                let target = rows[row].1.map(|z| (z, None));
+                let mut out = Vec::new();
+                let top = distribution::columns(
+                    &rows[row].0,
+                    &rows[last].0,
+                    row == last,
+                    VOCAB,
+                    target,
+                    settings,
+                    &mut out,
+                );
+                (out, top.iter().map(|c| (c.id, c.prob)).collect())
+            })
+            .collect()
+    }
+
+    /// Ties, −∞ in places, in a whole tile and in a whole row, NaN, +∞, peaked rows, orders near 1, a temperature, and a
+    /// last tile of fewer logits than candidates: all columns are those of the processor's pass.
+    #[test]
+    fn tiles_give_what_the_blocks_of_the_processor_give() {
+        let settings = LensSettings {
+            temperature: 0.7,
+            renyi: vec![0.5, 1.0, 1.0001, 2.0, 5.0, f64::INFINITY],
+            ..LensSettings::default()
+        };
+        let plan = Plan::new(&settings);
+        let mut rng = rand::rngs::StdRng::seed_from_u64(5);
+        let tokens = 4;
+        let mut z: Vec<f32> = (0..tokens * STATES * VOCAB)
+            .map(|_| f32::from(rng.random_range(-40i8..40)) / 8.0)
+            .collect();
+        let nothing = f32::NEG_INFINITY;
+        z[..600].fill(nothing);
+        z[2 * VOCAB + 700] = 90.0;
+        for i in (0..VOCAB).step_by(7) {
+            z[5 * VOCAB + i] = nothing;
+        }
+        z[6 * VOCAB + 9] = f32::NAN;
+        z[7 * VOCAB..8 * VOCAB].fill(nothing);
+        z[9 * VOCAB + 1299] = f32::INFINITY;
+        let targets = [Some(1000), None, Some(3), Some(1299)];
+        let source = Source::Logits(&z, VOCAB);
+        let expected = fused::read(&source, tokens, STATES, &targets, &plan, &mut []);
+        for size in [96, 433, 5000] {
+            let all = Tensor::from_slice(&z, (tokens, STATES, VOCAB), &Device::Cpu).unwrap();
+            let wanted = |row: usize, id: u32| z[row * VOCAB + id as usize];
+            let logits: Vec<f32> = (0..tokens * STATES)
+                .map(|row| targets[row / STATES].map_or(f32::NAN, |id| wanted(row, id)))
+                .collect();
+            let ids: Vec<f32> = targets.iter().map(|id| id.unwrap_or(0) as f32).collect();
+            let known = Wanted {
+                ids: Tensor::from_vec(ids, (tokens, 1, 1), &Device::Cpu).unwrap(),
+                logits: Tensor::from_slice(&logits, (tokens, STATES, 1), &Device::Cpu).unwrap(),
+            };
+            let tiles: Vec<Tensor> = (0..VOCAB)
+                .step_by(size)
+                .map(|from| {
+                    let z = all.narrow(2, from, size.min(VOCAB - from)).unwrap();
+                    let z = z.contiguous().unwrap();
+                    reduce(&z, from, Some(&known), &plan).unwrap()
+                })
+                .collect();
+            let numbers = Tensor::stack(&tiles, 0).unwrap();
+            let numbers: Vec<f32> = numbers.flatten_all().unwrap().to_vec1().unwrap();
+            let part = part(&numbers, tiles.len(), tokens * STATES, &plan);
+            let parts = std::slice::from_ref(&part);
+            let found: Vec<(Row, Option<f32>)> = (0..tokens * STATES)
+                .map(|row| {
+                    let wanted = targets[row / STATES].map(|_| logits[row]);
+                    (distribution::merge(parts, row, STATES, &plan), wanted)
+                })
+                .collect();
+            let (found, expected) = (columns(&found, &settings), columns(&expected, &settings));
+            for (row, ((a, best), (b, of_kernel))) in found.iter().zip(&expected).enumerate() {
+                for (i, (a, b)) in a.iter().zip(b).enumerate() {
+                    let near = (a - b).abs() <= 1e-5 + 1e-5 * b.abs();
+                    let same = a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan();
+                    assert!(near || same, "{size} row {row} column {i}: {a} {b}");
+                }
+                let ids = |best: &[(u32, f32)]| best.iter().map(|b| b.0).collect::<Vec<_>>();
+                assert_eq!(ids(best), ids(of_kernel), "{size} row {row}");
+            }
+        }
+    }
+
+    /// From inputs on, with bias and cap, in groups of tokens; final rows given or computed.
+    #[test]
+    fn the_pass_over_a_head_is_the_processors() {
+        let (tokens, states, width) = (150, 4, 16);
+        let random = |dims: &[usize]| Tensor::randn(0f32, 1.0, dims, &Device::Cpu).unwrap();
+        let (weight, bias) = (random(&[VOCAB, width]), random(&[VOCAB]));
+        let linear = Linear::new(Stored::Float(weight), Some(bias)).unwrap();
+        let place = Place {
+            backend: Backend::Tensors,
+            tile: 500,
+            ..Place::cpu()
+        };
+        let tiles = HeadTiles::new(&linear, Some(6.0), &place).unwrap();
+        let inputs = random(&[tokens * states, width]);
+        let logits = linear.forward(&inputs).unwrap();
+        let logits = ((logits / 6.0).unwrap().tanh().unwrap() * 6.0).unwrap();
+        let logits: Vec<f32> = logits.flatten_all().unwrap().to_vec1().unwrap();
+        let settings = LensSettings::default();
+        let plan = Plan::new(&settings);
+        let targets: Vec<Option<u32>> = (0..tokens as u32).map(|i| Some(i * 8)).collect();
+        let source = Source::Logits(&logits, VOCAB);
+        let expected = fused::read(&source, tokens, states, &targets, &plan, &mut []);
+        let last = tiles.all(&final_rows(&inputs, states).unwrap()).unwrap();
+        for last in [None, Some(&last)] {
+            let pass = Batched {
+                tiles: &tiles,
+                last,
+            };
+            let found = pass.read(&inputs, states, &targets, &plan).unwrap();
+            assert_eq!(found.len(), expected.len());
+            for (row, ((a, z), (b, of_kernel))) in found.iter().zip(&expected).enumerate() {
+                let (z, of_kernel) = (z.unwrap(), of_kernel.unwrap());
+                assert!((z - of_kernel).abs() < 1e-5, "row {row}: {z} {of_kernel}");
+                let at = row / states * states + states - 1;
+                let read = |row: &Row, last: &Row, z: f32| {
+                    let mut out = Vec::new();
+                    let target = Some((z, None));
+                    distribution::columns(row, last, false, VOCAB, target, &settings, &mut out);
+                    out
+                };
+                let found = read(a, &found[at].0, z);
+                for (a, b) in found.iter().zip(read(b, &expected[at].0, of_kernel)) {
+                    assert!((a - b).abs() <= 2e-5 + 2e-5 * b.abs(), "row {row}: {a} {b}");
+                }
+            }
+        }
+        // A target that is no token has no surprisal, and is no error.
+        let pass = Batched {
+            tiles: &tiles,
+            last: None,
+        };
+        let inputs = inputs.narrow(0, 0, states).unwrap();
+        let rows = pass.read(&inputs, states, &[Some(VOCAB as u32)], &plan);
+        assert!(rows.unwrap().iter().all(|(_, wanted)| wanted.is_none()));
+    }
+}
