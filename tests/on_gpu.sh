@@ -28,7 +28,7 @@ fi
 
 echo "== every family against float64 on $device"
 export CARGO_MANIFEST_DIR=$PWD
-ENTROSCOPE_TEST_DEVICE=$device "$SUITE" --test-threads=1 other_devices quantised_weights
+ENTROSCOPE_TEST_DEVICE=$device "$SUITE" --test-threads=1 devices:: quantised_weights
 
 echo "== the program's own checks on $device"
 "$PROGRAM" doctor --device "$device" --model "$model"

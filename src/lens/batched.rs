@@ -273,6 +273,7 @@ mod tests {
     use crate::model::device::Place;
     use crate::model::linear::Linear;
     use crate::model::weights::Stored;
+    use crate::trace::Candidate;
     use candle_core::Device;
     use rand::{Rng, SeedableRng};
 
@@ -282,7 +283,7 @@ mod tests {
     fn columns(
         rows: &[(Row, Option<f32>)],
         settings: &LensSettings,
-    ) -> Vec<(Vec<f32>, Vec<(u32, f32)>)> {
+    ) -> Vec<(Vec<f32>, Vec<Candidate>)> {
         (0..rows.len())
             .map(|row| {
                 let last = row / STATES * STATES + STATES - 1;
@@ -297,7 +298,7 @@ mod tests {
                     settings,
                     &mut out,
                 );
-                (out, top.iter().map(|c| (c.id, c.prob)).collect())
+                (out, top)
             })
             .collect()
     }
@@ -365,7 +366,7 @@ mod tests {
                     let same = a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan();
                     assert!(near || same, "{size} row {row} column {i}: {a} {b}");
                 }
-                let ids = |best: &[(u32, f32)]| best.iter().map(|b| b.0).collect::<Vec<_>>();
+                let ids = |best: &[Candidate]| best.iter().map(|c| c.id).collect::<Vec<_>>();
                 assert_eq!(ids(best), ids(of_kernel), "{size} row {row}");
             }
         }

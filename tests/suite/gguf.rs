@@ -1,5 +1,6 @@
 //! GGUF files of the reference checkpoints, and wider ones in every quantisation.
 
+use super::devices;
 use super::oracle::{self, Expected, folder};
 use candle_core::{DType, Device, Tensor};
 use entroscope::model::config::DecoderConfig;
@@ -184,7 +185,7 @@ fn quantised_weights_compute_what_they_stand_for_and_stay_quantised() {
             let (a, b) = (logits(&kept), logits(&wide));
             assert_eq!(a, b, "{family} in {kind:?}");
             assert!(a.iter().all(|z| z.is_finite()));
-            let elsewhere = oracle::elsewhere();
+            let elsewhere = devices::elsewhere();
             let there = Decoder::load_as(parsed(), &gguf, &elsewhere, &Loading::default()).unwrap();
             for (found, expected) in logits(&there).iter().zip(&a) {
                 let off = (found - expected).abs();

@@ -125,7 +125,7 @@ pub(super) fn load(
     loader: &Loader<'_>,
 ) -> Result<Vec<Box<dyn Block>>> {
     let names = c.family.names();
-    let mut shared: Vec<(String, Vec<(usize, Arc<Shared>)>)> = Vec::new();
+    let mut shared: Vec<Reused> = Vec::new();
     let mut hybrids = 0;
     let mut blocks: Vec<Box<dyn Block>> = Vec::new();
     for (i, kind) in c.layers.iter().enumerate() {
@@ -138,12 +138,14 @@ pub(super) fn load(
         // A shared block lies in the file where it is first used.
         let own = format!("{p}.shared_transformer");
         if hybrids < body.shared {
-            shared.push((own, Vec::new()));
+            shared.push(Reused {
+                name: own,
+                copies: Vec::new(),
+            });
         } else {
             loader.ignore(own);
         }
-        let (name, copies) = &mut shared[hybrids % body.shared];
-        // Each device that uses it has one.
+        let Reused { name, copies } = &mut shared[hybrids % body.shared];
         let block = match copies.iter().find(|(place, _)| *place == loader.here()) {
             Some((_, block)) => block.clone(),
             None => {
@@ -161,6 +163,14 @@ pub(super) fn load(
         hybrids += 1;
     }
     Ok(blocks)
+}
+
+/// A shared block on its way to the blocks that use it.
+struct Reused {
+    /// What stands before its tensors' names.
+    name: String,
+    /// One for each place that uses it.
+    copies: Vec<(usize, Arc<Shared>)>,
 }
 
 #[derive(Debug)]
