@@ -11,8 +11,8 @@ pub use folders::Folders;
 
 use crate::error::{Error, Result};
 use crate::lens::{LensSettings, StateKind};
-use crate::model::Sampling;
 use crate::model::weights::Precision;
+use crate::model::{DeviceChoice, Sampling};
 use crate::text;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -84,8 +84,8 @@ impl std::str::FromStr for Colour {
 pub struct Settings {
     /// The model to open: a folder, a `.gguf` file, a hub id `org/name[@revision]`, or `demo`.
     pub model: String,
-    /// Where it runs; `None` is the program's choice.
-    pub device: Option<String>,
+    /// Where it runs.
+    pub device: DeviceChoice,
     /// What the weights are held as.
     pub precision: Precision,
     /// Theme name; `None` is the program's choice.
@@ -112,7 +112,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             model: "demo".into(),
-            device: None,
+            device: DeviceChoice::Cpu,
             precision: Precision::Stored,
             theme: None,
             colour: Colour::Auto,
@@ -300,7 +300,7 @@ impl Settings {
         let (sampling, lens) = (&mut self.sampling, &mut self.lens);
         Some(match key {
             "model" => put(&mut self.model, value.text()),
-            "device" => put(&mut self.device, value.text().map(Some)),
+            "device" => put(&mut self.device, value.text().and_then(|w| w.parse())),
             "dtype" => put(&mut self.precision, value.text().and_then(|w| w.parse())),
             "theme" => put(&mut self.theme, value.text().map(Some)),
             "colour" | "color" => put(&mut self.colour, value.text().and_then(|w| w.parse())),

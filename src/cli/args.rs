@@ -3,8 +3,8 @@
 use crate::config::{Settings, states, value};
 use crate::error::{Error, Result};
 use crate::lens::{LensSettings, StateKind};
-use crate::model::Sampling;
 use crate::model::weights::Precision;
+use crate::model::{DeviceChoice, Sampling};
 use crate::session::Prompt;
 use clap::Args;
 use std::io::Read;
@@ -19,9 +19,9 @@ pub struct Common {
     /// Model to open [default: demo]
     #[arg(long, short, global = true, value_name = "M", help_heading = "Common")]
     pub model: Option<String>,
-    /// Where the model runs [default: cpu]
+    /// Where the model runs: cpu, cuda, cuda:N, cuda:N,M (blocks spread over both), metal [default: cpu]
     #[arg(long, global = true, value_name = "D", help_heading = "Common")]
-    pub device: Option<String>,
+    pub device: Option<DeviceChoice>,
     /// What the weights are held as: auto (as stored), f32, bf16, f16 [default: auto]
     #[arg(long, global = true, value_name = "D", help_heading = "Common")]
     pub dtype: Option<Precision>,
@@ -49,15 +49,9 @@ impl Common {
             settings.precision = precision;
         }
         if let Some(device) = &self.device {
-            settings.device = Some(device.clone());
+            settings.device.clone_from(device);
         }
-        match settings.device.as_deref() {
-            None | Some("cpu") => Ok(()),
-            Some(other) => Err(Error::Usage(format!(
-                "this build runs models on `cpu`, not on `{}`",
-                crate::text::one_line(other)
-            ))),
-        }
+        settings.device.check()
     }
 }
 

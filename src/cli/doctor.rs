@@ -5,6 +5,7 @@ use super::run::load_model;
 use super::{Context, selfcheck};
 use crate::error::{Error, Result};
 use crate::export::atomic;
+use crate::model::DeviceChoice;
 use crate::text;
 use clap::Args as ClapArgs;
 use serde::Serialize;
@@ -108,6 +109,10 @@ pub fn run(args: &Args, context: &Context, settings: Option<Error>) -> Result<u8
             ),
         },
         processor(),
+        Check::ok(
+            "devices",
+            format!("{} built in", DeviceChoice::built().join(", ")),
+        ),
     ]);
     checks.extend(model(context));
 

@@ -188,6 +188,7 @@ pub fn load_options(context: &Context) -> LoadOptions {
     LoadOptions {
         cache: context.folders.cache.clone(),
         precision: context.settings.precision,
+        device: context.settings.device.clone(),
         ..LoadOptions::default()
     }
 }

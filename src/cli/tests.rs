@@ -189,8 +189,14 @@ fn flags_lie_over_settings() {
     assert_eq!(settings.lens.topk_shares, [0.05]);
     assert_eq!(settings.lens.top, 0);
     assert_eq!(settings.lens.temperature, 2.0);
-    let common = parse(&["--device", "tpu"]).unwrap().common;
-    assert_eq!(common.lay_over(&mut settings).unwrap_err().exit_code(), 2);
+    assert!(parse(&["--device", "tpu"]).is_err());
+    #[cfg(not(feature = "cuda"))]
+    {
+        let common = parse(&["--device", "cuda:1"]).unwrap().common;
+        let error = common.lay_over(&mut settings).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("--features cuda"), "{error}");
+    }
 }
 
 #[test]

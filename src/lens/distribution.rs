@@ -49,6 +49,23 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// One over the lens temperature.
+    pub(super) fn inverse(&self) -> f32 {
+        self.inverse
+    }
+
+    /// How many of the best to keep.
+    pub(super) fn best(&self) -> usize {
+        self.best
+    }
+
+    /// What is raised to which order.
+    pub(super) fn powers(&self) -> impl Iterator<Item = (Power, f64)> {
+        self.powers.iter().copied().zip(self.orders.iter().copied())
+    }
+}
+
 /// The sums of some successive blocks of some rows.
 #[derive(Debug)]
 pub(super) struct Part {
@@ -87,6 +104,23 @@ impl Part {
             sums: Vec::new(),
             raised: Vec::new(),
             best: vec![Vec::new(); rows],
+        }
+    }
+
+    /// All blocks of `rows` rows at once, of any one size: `sums` `[block][row]`, `raised` `[block][row][power]`, and of each
+    /// row the best of every block, block after block.
+    pub(super) fn of_blocks(
+        rows: usize,
+        sums: Vec<Sums>,
+        raised: Vec<f64>,
+        best: Vec<Vec<(u32, f32)>>,
+    ) -> Self {
+        Self {
+            blocks: 0..sums.len() / rows.max(1),
+            rows,
+            sums,
+            raised,
+            best,
         }
     }
 

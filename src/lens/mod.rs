@@ -5,20 +5,26 @@
 //! same numbers.
 
 pub mod attention;
+mod batched;
 pub mod check;
 mod distribution;
 mod fused;
+mod pass;
 pub mod reference;
 pub mod sparsity;
 
 use crate::error::Result;
 use crate::model::Decoder;
+use crate::model::backend::Backend;
 use crate::model::decoder::Traced;
+use crate::model::head_tiles::HeadTiles;
 use crate::model::ops::with_slice;
 use crate::trace::{Candidate, Cells, Schema};
+use batched::Batched;
 use candle_core::Tensor;
 use distribution::Plan;
 use fused::Source;
+use pass::HeadPass;
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
@@ -73,30 +79,51 @@ pub struct Lens {
 }
 
 /// Some tokens whose states have been read, but not what came after them.
-///
-/// Ranking that needs all logits once more, so they are kept: `4 · (L + 1) · V` bytes a token. Where the next tokens are
-/// known already, [`Lens::cells`] does without.
 #[derive(Debug)]
 pub struct Opened {
     /// Tokens in this tile.
     tokens: usize,
     /// States a token, L + 1.
     states: usize,
-    /// `[tokens][states]`.
-    rows: Vec<distribution::Row>,
-    /// `[tokens][states][V]`.
-    logits: Vec<f32>,
+    kept: Kept,
     /// `[tokens][states][d]`: what the sparsity columns read.
     vectors: Vec<f32>,
+}
+
+/// What is kept for the ranks of the tokens to come, which need all logits once more. Where the next tokens are known
+/// already, [`Lens::cells`] does without.
+#[derive(Debug)]
+enum Kept {
+    /// The logits in main memory, `4 · (L + 1) · V` bytes a token, and what they were reduced to.
+    Logits {
+        /// `[tokens][states]`.
+        rows: Vec<distribution::Row>,
+        /// `[tokens][states][V]`.
+        logits: Vec<f32>,
+    },
+    /// What they are computed from, on a device; only the final rows' are kept.
+    Inputs {
+        head: Arc<HeadTiles>,
+        /// `[tokens · states, width]`.
+        inputs: Tensor,
+        /// `[tokens, V]`.
+        last: Tensor,
+        /// The same in main memory.
+        logits: Vec<f32>,
+    },
 }
 
 impl Opened {
     /// The model's own logits after one of the tokens: what the sampler draws from.
     #[must_use]
     pub fn final_logits(&self, token: usize) -> &[f32] {
-        let vocab = self.logits.len() / (self.tokens * self.states).max(1);
-        let row = token * self.states + self.states - 1;
-        &self.logits[row * vocab..(row + 1) * vocab]
+        let (logits, rows) = match &self.kept {
+            Kept::Logits { logits, .. } => (logits, self.states),
+            Kept::Inputs { logits, .. } => (logits, 1),
+        };
+        let vocab = logits.len() / (self.tokens * rows).max(1);
+        let row = token * rows + rows - 1;
+        &logits[row * vocab..(row + 1) * vocab]
     }
 
     /// Number of tokens in the tile.
@@ -148,6 +175,20 @@ impl Lens {
         let gathered = self.gather(decoder, traced, span)?;
         let (tokens, states) = (gathered.tokens, gathered.states);
         let head = decoder.parts();
+        if let Some(tiles) = head.tiles() {
+            let last = tiles.all(&batched::final_rows(&gathered.inputs, states)?)?;
+            return Ok(Opened {
+                tokens,
+                states,
+                kept: Kept::Inputs {
+                    head: tiles.clone(),
+                    inputs: gathered.inputs,
+                    logits: last.flatten_all()?.to_vec1()?,
+                    last,
+                },
+                vectors: gathered.vectors,
+            });
+        }
         if !head.is_plain(&gathered.inputs) {
             let logits = head.rest(&gathered.inputs)?.flatten_all()?.to_vec1()?;
             return Ok(self.opened(tokens, states, logits, gathered.vectors));
@@ -168,8 +209,10 @@ impl Lens {
         Ok(Opened {
             tokens,
             states,
-            rows: rows.into_iter().map(|(row, _)| row).collect(),
-            logits,
+            kept: Kept::Logits {
+                rows: rows.into_iter().map(|(row, _)| row).collect(),
+                logits,
+            },
             vectors: gathered.vectors,
         })
     }
@@ -191,36 +234,54 @@ impl Lens {
         Opened {
             tokens,
             states,
-            rows: rows.into_iter().map(|(row, _)| row).collect(),
-            logits,
+            kept: Kept::Logits {
+                rows: rows.into_iter().map(|(row, _)| row).collect(),
+                logits,
+            },
             vectors,
         }
     }
 
     /// Take back the room of a tile that is done with.
     pub fn close(&self, opened: Opened) {
-        if let Ok(mut spare) = self.spare.lock() {
-            *spare = opened.logits;
+        if let (Kept::Logits { logits, .. }, Ok(mut spare)) = (opened.kept, self.spare.lock()) {
+            *spare = logits;
         }
     }
 
     /// Read every cell of an opened tile. `targets` names the token that came after each, where one did.
-    #[must_use]
-    pub fn read(&self, opened: &Opened, targets: &[Option<u32>]) -> Vec<Cells> {
-        let vocab = opened.logits.len() / opened.rows.len().max(1);
-        let target = |row: usize| {
-            let id = targets.get(row / opened.states).copied().flatten()?;
-            let z = &opened.logits[row * vocab..(row + 1) * vocab];
-            let target = *z.get(id as usize)?;
-            let above = z.iter().map(|z| u32::from(*z > target)).sum();
-            Some((target, Some(above)))
-        };
-        self.fill(&opened.rows, opened.states, vocab, &opened.vectors, target)
+    ///
+    /// # Errors
+    /// If a tensor operation fails on the device that holds the tile; never for one in main memory.
+    pub fn read(&self, opened: &Opened, targets: &[Option<u32>]) -> Result<Vec<Cells>> {
+        let (states, vectors) = (opened.states, &opened.vectors);
+        match &opened.kept {
+            Kept::Logits { rows, logits } => {
+                let vocab = logits.len() / rows.len().max(1);
+                let target = |row: usize| {
+                    let id = targets.get(row / states).copied().flatten()?;
+                    let z = &logits[row * vocab..(row + 1) * vocab];
+                    let target = *z.get(id as usize)?;
+                    let above = z.iter().map(|z| u32::from(*z > target)).sum();
+                    Some((target, Some(above)))
+                };
+                Ok(self.fill(rows, states, vocab, vectors, target))
+            }
+            Kept::Inputs {
+                head, inputs, last, ..
+            } => {
+                let pass = Batched {
+                    tiles: head,
+                    last: Some(last),
+                };
+                self.pass(&pass, inputs, states, head.vocab, vectors, targets)
+            }
+        }
     }
 
     /// The cells of the tokens in `span` (indices into the forward's tokens), each with the token that came after it, where
     /// one did. No logits are kept: what is needed beyond the cells is some hundred bytes a state and block of the
-    /// vocabulary for a few tokens at a time.
+    /// vocabulary for a few tokens at a time, on devices also the logits of a few tokens' final rows.
     ///
     /// # Errors
     /// If a tensor operation fails, or the forward did not tap its states.
@@ -233,37 +294,60 @@ impl Lens {
     ) -> Result<Vec<Cells>> {
         let head = decoder.parts();
         let gathered = self.gather(decoder, traced, span.clone())?;
-        if !head.is_plain(&gathered.inputs) {
-            return Ok(self.read(&self.open(decoder, traced, span)?, targets));
+        match pass::of(head, &gathered.inputs) {
+            Some(pass) => self.pass(
+                pass.as_ref(),
+                &gathered.inputs,
+                gathered.states,
+                head.vocab(),
+                &gathered.vectors,
+                targets,
+            ),
+            None => self.read(&self.open(decoder, traced, span)?, targets),
         }
-        let (tokens, states) = (gathered.tokens, gathered.states);
-        let (rows, vocab) = head.with_last(|last| {
-            with_slice(&gathered.inputs, |x| {
-                let source = Source::Head(last, x);
-                let plan = Plan::new(&self.settings);
-                let rows = fused::read(&source, tokens, states, targets, &plan, &mut []);
-                (rows, last.vocab)
-            })
-        })??;
+    }
+
+    /// The cells of inputs `[tokens · states, width]` of a head by one pass over it.
+    fn pass(
+        &self,
+        pass: &dyn HeadPass,
+        inputs: &Tensor,
+        states: usize,
+        vocab: usize,
+        vectors: &[f32],
+        targets: &[Option<u32>],
+    ) -> Result<Vec<Cells>> {
+        let rows = pass.read(inputs, states, targets, &Plan::new(&self.settings))?;
         let (rows, wanted): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
         let target = |row: usize| wanted[row].map(|z| (z, None));
-        Ok(self.fill(&rows, states, vocab, &gathered.vectors, target))
+        Ok(self.fill(&rows, states, vocab, vectors, target))
     }
 
     /// Final norm of all states of the tokens in `span`, token by token, as the head reads it.
     fn gather(&self, decoder: &Decoder, traced: &Traced, span: Range<usize>) -> Result<Gathered> {
         let d = decoder.config().d_model;
         let (tokens, states) = (span.len(), traced.states.len());
-        let mut vectors = vec![0.0; tokens * states * d];
-        for (layer, h) in traced.states.iter().enumerate() {
-            with_slice(&h.narrow(0, span.start, tokens)?, |h| {
-                for (token, h) in h.chunks_exact(d).enumerate() {
-                    let row = token * states + layer;
-                    vectors[row * d..(row + 1) * d].copy_from_slice(h);
+        let place = decoder.placement().last();
+        let rows = match place.backend {
+            Backend::Kernels => {
+                let mut vectors = vec![0.0; tokens * states * d];
+                for (layer, h) in traced.states.iter().enumerate() {
+                    with_slice(&h.narrow(0, span.start, tokens)?, |h| {
+                        for (token, h) in h.chunks_exact(d).enumerate() {
+                            let row = token * states + layer;
+                            vectors[row * d..(row + 1) * d].copy_from_slice(h);
+                        }
+                    })?;
                 }
-            })?;
-        }
-        let rows = Tensor::from_vec(vectors, (tokens * states, d), decoder.device())?;
+                Tensor::from_vec(vectors, (tokens * states, d), &place.device)?
+            }
+            Backend::Tensors => {
+                let near = |h: &Tensor| place.bring(&h.narrow(0, span.start, tokens)?);
+                let states: Vec<Tensor> =
+                    traced.states.iter().map(near).collect::<Result<_, _>>()?;
+                Tensor::stack(&states, 1)?.flatten_to(1)?
+            }
+        };
         let normed = decoder.final_norm(&rows)?;
         let inputs = decoder.parts().prepare(&normed)?;
         let vectors = match self.settings.states {
@@ -274,6 +358,7 @@ impl Lens {
             tokens,
             states,
             inputs,
+            // Small beside the logits: sparsity is computed in main memory for every device.
             vectors: vectors.flatten_all()?.to_vec1()?,
         })
     }

@@ -6,8 +6,10 @@
 //! The residual states are what the lens reads. A set of [`Taps`] says what to keep; with none set nothing extra runs.
 //! BERT, an encoder, goes the same way: its blocks see in both directions and its states are normed already.
 
+use super::backend::Backend;
 use super::cache::State;
 use super::config::DecoderConfig;
+use super::device::Placement;
 use super::families::bert;
 use super::head::Head;
 use super::intervention::{self, Intervention};
@@ -65,7 +67,7 @@ pub struct Taps {
 pub struct Traced {
     /// State L of every token, `[tokens of all rows, d_model]`.
     pub last: Tensor,
-    /// All L + 1 states, each `[tokens of all rows, d_model]`; empty unless tapped.
+    /// All L + 1 states, each `[tokens of all rows, d_model]` where it was computed; empty unless tapped.
     pub states: Vec<Tensor>,
     /// Per block its attention, `None` for blocks without; empty unless tapped.
     pub attention: Vec<Option<BlockAttention>>,
@@ -74,7 +76,7 @@ pub struct Traced {
 /// The attention probabilities of one block.
 #[derive(Debug)]
 pub struct BlockAttention {
-    /// For each row `[heads, tokens, keys]`; keys that a token does not see have exactly 0.
+    /// For each row `[heads, tokens, keys]` in main memory; keys that a token does not see have exactly 0.
     pub rows: Vec<Tensor>,
     /// Which keys a token sees.
     pub sight: Sight,
@@ -84,7 +86,7 @@ pub struct BlockAttention {
 #[derive(Debug)]
 pub struct Decoder {
     config: DecoderConfig,
-    device: Device,
+    placement: Placement,
     embedding: Embedding,
     projection: Option<Linear>,
     positions: Option<Tensor>,
@@ -98,32 +100,33 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Build the decoder from a checkpoint, checking every tensor's shape against the configuration.
+    /// Build the decoder from a checkpoint on one device, checking every tensor's shape against the configuration.
     ///
     /// # Errors
     /// If a tensor is missing, has another shape than the configuration says or holds no finite numbers, or if there
     /// are tensors of blocks that the configuration does not have; the sentence names it.
     pub fn load(config: DecoderConfig, source: &dyn TensorSource, device: &Device) -> Result<Self> {
-        Self::load_as(config, source, device, &Loading::default())
+        Self::load_as(config, source, &Placement::on(device), &Loading::default())
     }
 
-    /// [`Decoder::load`], telling `loading` how far it is.
+    /// [`Decoder::load`], every part where `placement` has it, telling `loading` how far it is.
     ///
     /// # Errors
     /// As [`Decoder::load`], or [`crate::Error::Interrupted`] if `loading` says so.
     pub fn load_as(
         config: DecoderConfig,
         source: &dyn TensorSource,
-        device: &Device,
+        placement: &Placement,
         loading: &Loading<'_>,
     ) -> Result<Self> {
         let c = &config;
         let names = c.family.names();
-        let loader = Loader::new(source, device, names, loading)?;
+        let loader = Loader::new(source, placement, names, loading)?;
         let outer = |name: &str| format!("{}{name}", loader.prefix());
         let width = c.embedding_width.unwrap_or(c.d_model);
         let embed = format!("{}.weight", outer(names.embedding));
         let embedding = loader.stored(&embed, &[c.embedded, width])?;
+        let embedding = Embedding::new(embedding)?.on(loader.place())?;
         let projection = c
             .embedding_width
             .map(|width| loader.linear(&outer("project_in"), c.d_model, width, false))
@@ -139,19 +142,20 @@ impl Decoder {
                 })
             }
         };
-        let norm = |norm: Option<_>, name: &str| {
-            norm.map(|norm| NormLayer::load(&loader, &outer(name), c.d_model, norm))
+        let norm = |loader: &Loader<'_>, norm: Option<_>, name: &str| {
+            norm.map(|norm| NormLayer::load(loader, &outer(name), c.d_model, norm))
                 .transpose()
         };
-        let embedding_norm = norm(c.embedding_norm, names.embedding_norm)?;
+        let embedding_norm = norm(&loader, c.embedding_norm, names.embedding_norm)?;
         let blocks = c.body.load(c, &loader)?;
-        let final_norm = norm(c.final_norm, names.final_norm)?;
-        let head = Head::load(&loader, c, &embedding)?;
+        let end = loader.of_end();
+        let final_norm = norm(&end, c.final_norm, names.final_norm)?;
+        let head = Head::load(&end, c, embedding.stored())?;
         let unread = loader.finish(c)?;
         let (parameters, bytes) = loader.size();
         Ok(Self {
-            embedding: Embedding::new(embedding)?,
-            device: device.clone(),
+            embedding,
+            placement: placement.clone(),
             projection,
             positions,
             embedding_norm,
@@ -171,10 +175,16 @@ impl Decoder {
         &self.config
     }
 
-    /// Where its weights are.
+    /// Where text enters.
     #[must_use]
     pub fn device(&self) -> &Device {
-        &self.device
+        &self.placement.first().device
+    }
+
+    /// Where its parts are.
+    #[must_use]
+    pub fn placement(&self) -> &Placement {
+        &self.placement
     }
 
     /// Number of weights (a tied head counted once) and the bytes they take in memory.
@@ -264,7 +274,7 @@ impl Decoder {
         }
         let h = self.embed(rows, &spans)?;
         let mut h = intervention::apply(h, None, 0, rows, &spans)?;
-        let embedded = h.clone();
+        let mut embedded = h.clone();
         let long: Vec<bool> = rows
             .iter()
             .zip(&spans)
@@ -273,7 +283,7 @@ impl Decoder {
                 None => c.is_long(span.len),
             })
             .collect();
-        let angles: Vec<Vec<Angles>> = c
+        let mut angles: Vec<Vec<Angles>> = c
             .rotaries()
             .iter()
             .map(|rotary| {
@@ -290,9 +300,22 @@ impl Decoder {
             .collect();
         let mut states = Vec::new();
         let mut attention = Vec::new();
+        let mut here = None;
         for (i, block) in self.blocks.iter().enumerate() {
             if taps.states {
                 states.push(h.clone());
+            }
+            let place = self.placement.of_block(i, c.blocks());
+            if here != Some(place) {
+                here = Some(place);
+                let place = self.placement.place(place);
+                h = place.bring(&h)?;
+                embedded = place.bring(&embedded)?;
+                if place.backend == Backend::Tensors {
+                    for angles in angles.iter_mut().flatten() {
+                        *angles = angles.on(&place.device)?;
+                    }
+                }
             }
             let mut pass = Pass {
                 rows: &mut *rows,
@@ -305,7 +328,8 @@ impl Decoder {
             };
             let out = block.forward(&h, &mut pass)?;
             if taps.attention {
-                let kept = pass.attention;
+                let kept = pass.attention.iter().map(|p| p.to_device(&Device::Cpu));
+                let kept = kept.collect::<candle_core::Result<_>>()?;
                 let kind = c.layers[i];
                 attention.push(kind.attends().then(|| BlockAttention {
                     rows: kept,
@@ -332,15 +356,16 @@ impl Decoder {
         })
     }
 
-    /// The final norm of states `[rows, d_model]`, computed afresh for each row; the states themselves where the model
-    /// has none.
+    /// The final norm of states `[rows, d_model]` from any place, computed afresh for each row; the states themselves
+    /// where the model has none.
     ///
     /// # Errors
     /// If the shape does not fit.
     pub fn final_norm(&self, states: &Tensor) -> candle_core::Result<Tensor> {
+        let states = self.placement.last().bring(states)?;
         match &self.final_norm {
-            Some(norm) => norm.forward(states),
-            None => Ok(states.clone()),
+            Some(norm) => norm.forward(&states),
+            None => Ok(states),
         }
     }
 
@@ -371,7 +396,7 @@ impl Decoder {
                 .iter()
                 .flat_map(|s| (s.past..s.past + s.len).map(|p| (p + learned.offset) as u32))
                 .collect();
-            h = (h + table.index_select(&Tensor::new(at, &self.device)?, 0)?)?;
+            h = (h + table.index_select(&Tensor::new(at, self.device())?, 0)?)?;
         }
         match &self.embedding_norm {
             Some(norm) => norm.forward(&h),
@@ -412,6 +437,7 @@ impl Angles {
             cos: Arc::new(cos),
             sin: Arc::new(sin),
             pairs,
+            tensors: None,
         }
     }
 }

@@ -1,8 +1,10 @@
 //! From normed states to logits: what the model, and so the lens, does after the last block.
 
+use super::backend::Backend;
 use super::config::DecoderConfig;
 use super::families::Family;
 use super::families::bert::Transform;
+use super::head_tiles::HeadTiles;
 use super::input::Input;
 use super::kernel::{self, Matrix};
 use super::linear::{Linear, split_rows};
@@ -11,6 +13,7 @@ use super::weights::{Loader, Stored};
 use crate::error::Result;
 use candle_core::Tensor;
 use rayon::prelude::*;
+use std::sync::Arc;
 
 /// The head of a language model.
 #[derive(Debug)]
@@ -19,8 +22,17 @@ pub(crate) struct Head {
     transform: Option<Transform>,
     /// OPT's way back to the width of the embedding.
     projection: Option<Linear>,
-    linear: Linear,
+    big: Big,
     cap: Option<f64>,
+}
+
+/// The big matrix.
+#[derive(Debug)]
+enum Big {
+    /// In main memory, for kernels that read it piece by piece as it lies.
+    Whole(Linear),
+    /// In pieces, for tensor operations.
+    Tiles(Arc<HeadTiles>),
 }
 
 impl Head {
@@ -49,7 +61,19 @@ impl Head {
             let name = names.iter().find(exists);
             let name = name.or_else(|| names.iter().find(alike));
             let name = name.copied().unwrap_or("lm_head");
-            loader.linear(name, c.vocab, width, c.head_bias || masked)?
+            loader.matrix(name, c.vocab, width, c.head_bias || masked)?
+        };
+        let place = loader.place();
+        let big = match place.backend {
+            Backend::Kernels => Big::Whole(linear),
+            // Blocks are cut where they are; floats go there in one piece, which an embedding may share.
+            Backend::Tensors if linear.is_blocks() => {
+                Big::Tiles(Arc::new(HeadTiles::new(&linear, c.logit_cap, place)?))
+            }
+            Backend::Tensors => {
+                let linear = linear.on(place)?;
+                Big::Tiles(Arc::new(HeadTiles::new(&linear, c.logit_cap, place)?))
+            }
         };
         let projection = match c.embedding_width {
             Some(width) => {
@@ -64,7 +88,7 @@ impl Head {
                 false => None,
             },
             projection,
-            linear,
+            big,
             cap: c.logit_cap,
         })
     }
@@ -76,16 +100,20 @@ impl Head {
 
     /// Logits `[rows, V]` of what [`Self::prepare`] gave.
     pub(crate) fn rest(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        if !self.is_plain(x) {
-            let logits = self.linear.forward(x)?;
+        let linear = match &self.big {
+            Big::Tiles(tiles) => return tiles.all(x),
+            Big::Whole(linear) => linear,
+        };
+        if !linear.is_plain(x) {
+            let logits = linear.forward(x)?;
             return match self.cap {
                 Some(cap) => (logits / cap)?.tanh()? * cap,
                 None => Ok(logits),
             };
         }
-        let (rows, vocab) = (x.dim(0)?, self.linear.outputs());
+        let (rows, vocab) = (x.dim(0)?, linear.outputs());
         let mut y = vec![0.0; rows * vocab];
-        with_slice(x, |x| self.linear.product(x, rows, &mut y))??;
+        with_slice(x, |x| linear.product(x, rows, &mut y))??;
         self.with_last(|last| {
             y.par_chunks_mut(vocab.max(1))
                 .for_each(|y| last.finish(0, y));
@@ -107,23 +135,42 @@ impl Head {
 
     /// Whether the big matrix can be read here piece by piece.
     pub(crate) fn is_plain(&self, x: &Tensor) -> bool {
-        self.linear.is_plain(x)
+        matches!(&self.big, Big::Whole(linear) if linear.is_plain(x))
+    }
+
+    /// Number of logits.
+    pub(crate) fn vocab(&self) -> usize {
+        match &self.big {
+            Big::Whole(linear) => linear.outputs(),
+            Big::Tiles(tiles) => tiles.vocab,
+        }
+    }
+
+    /// The big matrix in pieces, where tensor operations read it.
+    pub(crate) fn tiles(&self) -> Option<&Arc<HeadTiles>> {
+        match &self.big {
+            Big::Tiles(tiles) => Some(tiles),
+            Big::Whole(_) => None,
+        }
     }
 
     /// Run `f` on the big matrix and what follows it.
     pub(crate) fn with_last<R>(&self, f: impl FnOnce(&Last<'_>) -> R) -> candle_core::Result<R> {
+        let Big::Whole(linear) = &self.big else {
+            candle_core::bail!("the head is not in main memory");
+        };
         let run = |bias: Option<&[f32]>| {
-            self.linear.with_matrix(|matrix| {
+            linear.with_matrix(|matrix| {
                 f(&Last {
                     matrix,
                     bias,
                     cap: self.cap.map(|cap| cap as f32),
-                    width: self.linear.inputs(),
-                    vocab: self.linear.outputs(),
+                    width: linear.inputs(),
+                    vocab: linear.outputs(),
                 })
             })
         };
-        match self.linear.bias() {
+        match linear.bias() {
             Some(bias) => with_slice(bias, |bias| run(Some(bias)))?,
             None => run(None),
         }

@@ -1,11 +1,13 @@
 //! Linear layers and embeddings whose weights stay as they are stored: f32, f16, bf16 or GGUF blocks.
 
+use super::backend::Backend;
 use super::blocks::BlockFormat;
+use super::device::Place;
 use super::kernel::{self, Matrix};
 use super::ops::with_slice;
 use super::weights::Stored;
-use candle_core::quantized::{GgmlDType, QStorage, QTensor};
-use candle_core::{D, DType, Device, Result, Storage, Tensor};
+use candle_core::quantized::{GgmlDType, QMatMul, QStorage, QTensor};
+use candle_core::{D, DType, Device, Module, Result, Storage, Tensor};
 use half::{bf16, f16};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -17,6 +19,7 @@ pub struct Linear {
     bias: Option<Tensor>,
     outputs: usize,
     inputs: usize,
+    backend: Backend,
 }
 
 impl Linear {
@@ -38,11 +41,59 @@ impl Linear {
             Stored::Quantised(q) => q.shape().dims2()?,
         };
         Ok(Self {
+            backend: Backend::of(&weight.device()),
             weight,
             bias,
             outputs,
             inputs,
         })
+    }
+
+    /// The same on `place`; nothing is copied where it is there already.
+    ///
+    /// # Errors
+    /// If the device is out of memory.
+    pub(crate) fn on(self, place: &Place) -> Result<Self> {
+        Ok(Self {
+            weight: self.weight.on(place)?,
+            bias: self.bias.map(|bias| place.bring(&bias)).transpose()?,
+            backend: place.backend,
+            ..self
+        })
+    }
+
+    /// Parts of its outputs, one after the other; `sizes` are their numbers of outputs.
+    pub(crate) fn split(&self, sizes: &[usize]) -> Result<Vec<Self>> {
+        let mut first = 0;
+        split_rows(&self.weight, sizes)?
+            .into_iter()
+            .zip(sizes)
+            .map(|(weight, &size)| {
+                let bias = self.bias.as_ref().map(|bias| bias.narrow(0, first, size));
+                first += size;
+                Self::new(weight, bias.transpose()?)
+            })
+            .collect()
+    }
+
+    /// The weights `[1, inputs]` of one output in f32, and its bias `[1]`.
+    pub(crate) fn row(&self, output: usize) -> Result<(Tensor, Option<Tensor>)> {
+        let weight = match &self.weight {
+            Stored::Float(t) => t.narrow(0, output, 1)?.to_dtype(DType::F32)?,
+            Stored::Quantised(q) => q.embedding(&Tensor::new(&[output as u32], &q.device())?)?,
+        };
+        let bias = self.bias.as_ref().map(|bias| bias.narrow(0, output, 1));
+        Ok((weight, bias.transpose()?))
+    }
+
+    /// Whether the weights are quantised.
+    pub(crate) fn is_blocks(&self) -> bool {
+        matches!(self.weight, Stored::Quantised(_))
+    }
+
+    /// Which code computes it.
+    pub(crate) fn backend(&self) -> Backend {
+        self.backend
     }
 
     /// Number of outputs.
@@ -119,9 +170,17 @@ impl Linear {
 
     /// By candle's own operations, which know their gradients and other devices.
     fn apply(&self, x: &Tensor) -> Result<Tensor> {
-        // In f32, wherever the numbers are.
-        let w = Self::table(&self.weight)?.to_device(x.device())?;
-        let y = x.matmul(&w.t()?)?;
+        let y = match &self.weight {
+            // Candle's product of blocks. The processor's rounds its inputs to 8 bits.
+            Stored::Quantised(q) if !x.device().is_cpu() && !x.track_op() => {
+                QMatMul::from_arc(q.clone())?.forward(&x.contiguous()?)?
+            }
+            // In f32, wherever the numbers are: halves are widened for this product alone.
+            weight => {
+                let w = Self::table(weight)?.to_device(x.device())?;
+                x.matmul(&w.t()?)?
+            }
+        };
         match &self.bias {
             Some(bias) => y.broadcast_add(bias),
             None => Ok(y),
@@ -186,7 +245,7 @@ impl Linear {
     pub(crate) fn is_plain(&self, x: &Tensor) -> bool {
         let learns = matches!(&self.weight, Stored::Float(w) if w.track_op())
             || self.bias.as_ref().is_some_and(Tensor::track_op);
-        !learns && !x.track_op() && x.device().is_cpu()
+        self.backend == Backend::Kernels && !learns && !x.track_op() && x.device().is_cpu()
     }
 
     /// Number of inputs.
@@ -216,6 +275,8 @@ pub struct Embedding {
     table: Stored,
     rows: usize,
     width: usize,
+    /// Where vectors go.
+    device: Device,
 }
 
 impl Embedding {
@@ -228,7 +289,28 @@ impl Embedding {
             Stored::Float(t) => t.dims2()?,
             Stored::Quantised(q) => q.shape().dims2()?,
         };
-        Ok(Self { table, rows, width })
+        Ok(Self {
+            device: table.device(),
+            table,
+            rows,
+            width,
+        })
+    }
+
+    /// The same for vectors on `place`. Blocks stay in main memory: a few rows of them are needed at a time, and a head
+    /// that shares them has tiles of its own.
+    ///
+    /// # Errors
+    /// If the device is out of memory.
+    pub(crate) fn on(self, place: &Place) -> Result<Self> {
+        Ok(Self {
+            table: match self.table {
+                Stored::Float(_) => self.table.on(place)?,
+                blocks => blocks,
+            },
+            device: place.device.clone(),
+            ..self
+        })
     }
 
     /// The vectors of `ids` in f32, `[ids, width]`. Gradients reach a table of f32.
@@ -239,18 +321,15 @@ impl Embedding {
         if let Some(id) = ids.iter().find(|id| **id as usize >= self.rows) {
             candle_core::bail!("{id} is not among the {} rows of a table", self.rows);
         }
-        let device = match &self.table {
-            Stored::Float(t) => t.device().clone(),
-            Stored::Quantised(q) => q.device(),
-        };
         if ids.is_empty() {
-            return Tensor::zeros((0, self.width), DType::F32, &device);
+            return Tensor::zeros((0, self.width), DType::F32, &self.device);
         }
-        let ids = Tensor::new(ids, &device)?;
-        match &self.table {
-            Stored::Float(t) => t.index_select(&ids, 0)?.to_dtype(DType::F32),
-            Stored::Quantised(q) => q.embedding(&ids),
-        }
+        let ids = Tensor::new(ids, &self.table.device())?;
+        let rows = match &self.table {
+            Stored::Float(t) => t.index_select(&ids, 0)?.to_dtype(DType::F32)?,
+            Stored::Quantised(q) => q.embedding(&ids)?,
+        };
+        rows.to_device(&self.device)
     }
 
     /// The table as it is stored, for a head that shares it.
@@ -272,11 +351,11 @@ impl Embedding {
     }
 }
 
-/// Whether the kernels read this type of floats, or candle must, where it lies.
+/// Whether products read this type of floats as it is.
 fn kept(t: &Tensor) -> bool {
     match t.dtype() {
         DType::F32 => true,
-        DType::F16 | DType::BF16 => t.device().is_cpu() && !t.track_op(),
+        DType::F16 | DType::BF16 => !t.track_op(),
         _ => false,
     }
 }

@@ -3,12 +3,12 @@
 use super::card::{self, Mask};
 use super::chat::{ChatTemplate, Message};
 use super::config::DecoderConfig;
+use super::device::{DeviceChoice, Placement};
 use super::memory::{self, MemoryPlan};
 use super::source::{Checkpoint, Progress, Source};
 use super::weights::{Loading, Precision};
 use super::{Decoder, ModelCard, Tokenizer, demo, digest};
 use crate::error::{Error, Result};
-use candle_core::Device;
 use std::cell::RefCell;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,6 +21,11 @@ pub struct LoadOptions {
     pub cache: Option<PathBuf>,
     /// What to hold the weights as.
     pub precision: Precision,
+    /// What to run it on.
+    pub device: DeviceChoice,
+    /// Where its parts go, instead of what `device` opens.
+    #[doc(hidden)]
+    pub placement: Option<Placement>,
     /// Memory that it may take, in bytes; what the system has free without it.
     pub memory: Option<u64>,
     /// Set from another thread to give up loading.
@@ -52,8 +57,14 @@ impl Model {
         let cancelled = || options.cancel.load(Ordering::Relaxed);
         let checkpoint = Source::parse(reference)?.open_or_cancel(progress, &cancelled)?;
         let config = DecoderConfig::from_json(&checkpoint.config)?;
+        let placement = match &options.placement {
+            Some(placement) => placement.clone(),
+            None => options.device.open()?,
+        };
         let plan = MemoryPlan::new(&config, checkpoint.tensors.as_ref(), options.precision);
-        plan.check(options.memory.or_else(memory::available))?;
+        // What other devices have free they say when it is taken.
+        let free = memory::available().filter(|_| placement.in_main_memory());
+        plan.check(options.memory.or(free))?;
         progress("reading the weights", 0, Some(checkpoint.bytes));
         let sha256 = match checkpoint.files.as_slice() {
             [] => demo::sha256(),
@@ -68,7 +79,7 @@ impl Model {
             (progress.borrow_mut())("reading the weights", bytes, Some(total));
         };
         let loading = Loading::new(options.precision, plan.weights, &cancelled, &read);
-        let mut model = Self::build(checkpoint, config, &loading)?;
+        let mut model = Self::build(checkpoint, config, &placement, &loading)?;
         if let (Some(sha256), Some(card)) = (sha256, Arc::get_mut(&mut model.card)) {
             card.sha256 = Some(sha256);
         }
@@ -81,14 +92,20 @@ impl Model {
     /// If the configuration is not supported or the weights do not fit it.
     pub fn from_checkpoint(checkpoint: Checkpoint) -> Result<Self> {
         let config = DecoderConfig::from_json(&checkpoint.config)?;
-        Self::build(checkpoint, config, &Loading::default())
+        let placement = Placement::default();
+        Self::build(checkpoint, config, &placement, &Loading::default())
     }
 
-    fn build(checkpoint: Checkpoint, config: DecoderConfig, loading: &Loading<'_>) -> Result<Self> {
+    fn build(
+        checkpoint: Checkpoint,
+        config: DecoderConfig,
+        placement: &Placement,
+        loading: &Loading<'_>,
+    ) -> Result<Self> {
         let precision = loading.precision();
         let plan = MemoryPlan::new(&config, checkpoint.tensors.as_ref(), precision);
         let source = checkpoint.tensors.as_ref();
-        let decoder = Decoder::load_as(config, source, &Device::Cpu, loading)?;
+        let decoder = Decoder::load_as(config, source, placement, loading)?;
         let c = decoder.config();
         let (parameters, bytes) = decoder.size();
         let mask = match c.causal {
@@ -110,7 +127,7 @@ impl Model {
                 Some(held) if held != checkpoint.dtype => format!("{}→{held}", checkpoint.dtype),
                 _ => checkpoint.dtype,
             },
-            device: format!("cpu×{}", rayon::current_num_threads()),
+            device: placement.name().to_owned(),
             parameters,
             bytes,
             causal: c.causal,

@@ -1,5 +1,6 @@
 //! Models: traced forward passes, loading, tokenizer, chat template, caches, sampling.
 
+pub mod backend;
 pub mod blocks;
 pub mod cache;
 pub mod card;
@@ -7,11 +8,13 @@ pub mod chat;
 pub mod config;
 pub mod decoder;
 pub mod demo;
+pub mod device;
 pub mod digest;
 pub mod families;
 pub mod gguf;
 pub mod guard;
 pub(crate) mod head;
+pub(crate) mod head_tiles;
 pub mod hub;
 pub(crate) mod input;
 pub mod intervention;
@@ -31,12 +34,14 @@ pub mod sampling;
 pub mod source;
 mod tiles;
 pub mod tokenizer;
+mod twins;
 mod vectors;
 pub mod weights;
 
 pub use card::{Mask, ModelCard};
 pub use chat::{ChatTemplate, Message};
 pub use decoder::Decoder;
+pub use device::{DeviceChoice, Placement};
 pub use families::Family;
 pub use intervention::{Change, Intervention};
 pub use loaded::{LoadOptions, Model};

@@ -1,12 +1,14 @@
 //! The element-wise operations of a decoder, each one pass over memory and each with its gradient.
 //!
 //! candle-nn's fused norm, softmax and rotary kernels have no backward pass and drop gradients silently, so inference
-//! and training would need two code paths. These are `CustomOp`s with `bwd`, so one forward serves both. On devices
-//! other than the CPU the same mathematics runs as plain candle tensor operations.
+//! and training would need two code paths. These are `CustomOp`s with `bwd`, so one forward serves both. They run in
+//! main memory; other devices compute with their [twins](super::backend).
 
 use super::kernel::{self, Matrix, exp};
 use super::vectors::{self, sigmoid};
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, Layout, Result, Shape, Storage, Tensor};
+use candle_core::{
+    CpuStorage, CustomOp1, CustomOp2, D, Device, Layout, Result, Shape, Storage, Tensor,
+};
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
@@ -22,9 +24,9 @@ fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     Ok(&storage.as_slice::<f32>()?[from..to])
 }
 
-/// Run `f` on the numbers of a contiguous f32 CPU tensor.
+/// Run `f` on the numbers of an f32 tensor; those of another device are copied to main memory first.
 pub(crate) fn with_slice<R>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
-    let tensor = tensor.contiguous()?;
+    let tensor = tensor.to_device(&Device::Cpu)?.contiguous()?;
     let (storage, layout) = tensor.storage_and_layout();
     match &*storage {
         Storage::Cpu(cpu) => Ok(f(slice(cpu, layout)?)),
@@ -51,9 +53,6 @@ fn for_rows(out: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync)
 
 /// RMSNorm over the last dimension: `x / sqrt(mean(x²) + eps) · w`. Shapes: x `[…, d]`, w `[d]`.
 pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
-    if !x.device().is_cpu() {
-        return candle_nn::ops::rms_norm_slow(x, weight, eps as f32);
-    }
     x.contiguous()?
         .apply_op2(weight, RmsNorm { eps: eps as f32 })
 }
@@ -133,7 +132,7 @@ impl CustomOp2 for RmsNorm {
 
 /// LayerNorm over the last dimension with weight and bias `[d]`.
 pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
-    if x.track_op() || !x.device().is_cpu() {
+    if x.track_op() {
         return candle_nn::ops::layer_norm_slow(x, weight, bias, eps as f32);
     }
     let d = weight.elem_count();
@@ -218,23 +217,6 @@ impl Scores {
         }
         vectors::softmax(seen, scale);
     }
-
-    /// What is added to scores `[heads or 1, queries, keys]` on devices without the fused operation.
-    fn mask(&self, queries: usize, keys: usize, past: usize) -> (Vec<f32>, usize) {
-        let heads = self.slopes.as_ref().map_or(1, Vec::len);
-        let mut mask = Vec::with_capacity(heads * queries * keys);
-        for head in 0..heads {
-            let slope = self.slopes.as_ref().map_or(0.0, |s| s[head]);
-            for q in 0..queries {
-                let seen = self.sight.visible(past + q, keys);
-                mask.extend((0..keys).map(|k| match seen.contains(&k) {
-                    true => -slope * ((past + q) as f32 - k as f32),
-                    false => f32::NEG_INFINITY,
-                }));
-            }
-        }
-        (mask, heads)
-    }
 }
 
 /// The slopes of ALiBi for so many heads: a geometric sequence, and for counts that are no power of two every other term
@@ -255,20 +237,10 @@ pub fn alibi_slopes(heads: usize) -> Vec<f32> {
 /// Softmax over the visible keys of products `[batch, heads, queries, keys]`; query i stands at position `past + i`. The
 /// rest get exactly 0.
 pub fn attention_softmax(products: &Tensor, scores: &Scores, past: usize) -> Result<Tensor> {
-    if products.device().is_cpu() {
-        return products.contiguous()?.apply_op1(Softmax {
-            scores: scores.clone(),
-            past,
-        });
-    }
-    let (_, _, queries, keys) = products.dims4()?;
-    let mut z = (products * scores.scale)?;
-    if let Some(cap) = scores.cap {
-        z = ((z / cap)?.tanh()? * cap)?;
-    }
-    let (mask, heads) = scores.mask(queries, keys, past);
-    let mask = Tensor::from_vec(mask, (1, heads, queries, keys), products.device())?;
-    candle_nn::ops::softmax(&z.broadcast_add(&mask)?, D::Minus1)
+    products.contiguous()?.apply_op1(Softmax {
+        scores: scores.clone(),
+        past,
+    })
 }
 
 struct Softmax {
@@ -424,26 +396,39 @@ pub struct Angles {
     pub sin: Arc<Vec<f32>>,
     /// Rotated pairs per head.
     pub pairs: usize,
+    /// Both as tensors `[positions, pairs]`, where tensor operations read them.
+    pub tensors: Option<(Tensor, Tensor)>,
+}
+
+impl Angles {
+    /// The same with tensors on `device`.
+    ///
+    /// # Errors
+    /// If the device is out of memory.
+    pub fn on(&self, device: &Device) -> Result<Self> {
+        if self
+            .tensors
+            .as_ref()
+            .is_some_and(|(cos, _)| cos.device().same_device(device))
+        {
+            return Ok(self.clone());
+        }
+        let shape = (self.cos.len() / self.pairs.max(1), self.pairs);
+        let on = |numbers: &[f32]| Tensor::from_slice(numbers, shape, device);
+        Ok(Self {
+            tensors: Some((on(&self.cos)?, on(&self.sin)?)),
+            ..self.clone()
+        })
+    }
 }
 
 /// Rotary position embedding, half-split pairs (i, i + pairs) of the first `2 · pairs` dimensions. `x` is
 /// `[…, positions, head_dim]`, contiguous.
 pub fn rope(x: &Tensor, angles: &Angles) -> Result<Tensor> {
-    if x.device().is_cpu() {
-        return x.contiguous()?.apply_op1(Rope {
-            angles: angles.clone(),
-            sign: 1.0,
-        });
-    }
-    let shape = (angles.cos.len() / angles.pairs.max(1), angles.pairs);
-    let cos = Tensor::from_slice(&angles.cos, shape, x.device())?;
-    let sin = Tensor::from_slice(&angles.sin, shape, x.device())?;
-    let (rotated, width) = (2 * angles.pairs, x.dim(D::Minus1)?);
-    let turned = candle_nn::rotary_emb::rope_slow(&x.narrow(D::Minus1, 0, rotated)?, &cos, &sin)?;
-    match width - rotated {
-        0 => Ok(turned),
-        rest => Tensor::cat(&[turned, x.narrow(D::Minus1, rotated, rest)?], D::Minus1),
-    }
+    x.contiguous()?.apply_op1(Rope {
+        angles: angles.clone(),
+        sign: 1.0,
+    })
 }
 
 struct Rope {
@@ -453,7 +438,9 @@ struct Rope {
 
 impl Rope {
     fn rotate(&self, x: &[f32], head_dim: usize) -> Vec<f32> {
-        let Angles { cos, sin, pairs } = &self.angles;
+        let Angles {
+            cos, sin, pairs, ..
+        } = &self.angles;
         let positions = cos.len() / pairs;
         let mut out = x.to_vec();
         for_rows(&mut out, head_dim, |i, row| {
@@ -494,7 +481,7 @@ impl CustomOp1 for Rope {
 
 /// Gelu with its tanh approximation, `x/2 · (1 + tanh(√(2/π) · (x + 0.044715 x³)))`, number by number.
 pub fn gelu_tanh(x: &Tensor) -> Result<Tensor> {
-    if x.track_op() || !x.device().is_cpu() {
+    if x.track_op() {
         return x.gelu();
     }
     let out = with_slice(x, |x| {
@@ -507,9 +494,6 @@ pub fn gelu_tanh(x: &Tensor) -> Result<Tensor> {
 
 /// `silu(gate) · up`, the gated MLP of the llama family.
 pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-    if !gate.device().is_cpu() {
-        return candle_nn::ops::silu(gate)? * up;
-    }
     gate.contiguous()?.apply_op2(&up.contiguous()?, SwiGlu)
 }
 
@@ -629,7 +613,6 @@ impl CustomOp1 for CrossEntropy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
 
     /// A spread of 1e-3 around 100 is lost in a sum of squares in f32.
     #[test]

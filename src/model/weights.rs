@@ -1,14 +1,16 @@
 //! Named tensors from wherever they are kept, under their Hugging Face names.
 
 use super::config::{DecoderConfig, LayerKind};
+use super::device::{Place, Placement};
 use super::families::names::Names;
-use super::linear::{Linear, select_rows, split_rows, transposed};
+use super::linear::{Linear, select_rows, transposed};
 use crate::error::{Error, Result};
-use candle_core::quantized::QTensor;
+use candle_core::quantized::{QStorage, QTensor};
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 use rayon::prelude::*;
 use std::cell::RefCell;
 use std::collections::HashSet;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// One stored tensor.
@@ -28,6 +30,26 @@ impl Stored {
             Self::Float(t) => (t.elem_count() * t.dtype().size_in_bytes()) as u64,
             Self::Quantised(q) => q.storage_size_in_bytes() as u64,
         }
+    }
+
+    /// Where it lies.
+    pub(crate) fn device(&self) -> Device {
+        match self {
+            Self::Float(t) => t.device().clone(),
+            Self::Quantised(q) => q.device(),
+        }
+    }
+
+    /// The same on `place`; nothing is copied where it is there already.
+    pub(crate) fn on(self, place: &Place) -> candle_core::Result<Self> {
+        Ok(match self {
+            Self::Float(t) => Self::Float(place.bring(&t)?),
+            Self::Quantised(q) if q.device().same_device(&place.device) => Self::Quantised(q),
+            Self::Quantised(q) => {
+                let blocks = QStorage::from_data(q.data()?, &place.device, q.dtype())?;
+                Self::Quantised(Arc::new(QTensor::new(blocks, q.shape())?))
+            }
+        })
     }
 }
 
@@ -167,16 +189,20 @@ impl<'a> Loading<'a> {
     }
 }
 
-/// Takes tensors out of a source, checking their shapes against the configuration, and keeps account of what it took.
+/// Takes tensors out of a source, checking their shapes against the configuration, puts them where they belong, and keeps
+/// account of what it took.
+#[derive(Clone)]
 pub(crate) struct Loader<'a> {
     source: &'a dyn TensorSource,
-    device: &'a Device,
+    placement: &'a Placement,
+    /// Where tensors go: index of a place.
+    here: usize,
     names: &'a Names,
     prefix: &'a str,
     loading: &'a Loading<'a>,
     /// Bytes that will be held in all.
     total: u64,
-    taken: RefCell<Taken>,
+    taken: Rc<RefCell<Taken>>,
 }
 
 #[derive(Default)]
@@ -190,13 +216,13 @@ struct Taken {
 const DAMAGED: &str = "Fetch the model again, or correct its config.json.";
 
 impl<'a> Loader<'a> {
-    /// A loader for the family that `names` belongs to.
+    /// A loader for the family that `names` belongs to, of what lies where text enters.
     ///
     /// # Errors
     /// If the embedding is nowhere to be found.
     pub(crate) fn new(
         source: &'a dyn TensorSource,
-        device: &'a Device,
+        placement: &'a Placement,
         names: &'a Names,
         loading: &'a Loading<'a>,
     ) -> Result<Self> {
@@ -225,13 +251,40 @@ impl<'a> Loader<'a> {
         };
         Ok(Self {
             source,
-            device,
+            placement,
+            here: 0,
             names,
             prefix,
             loading,
             total: loading.total,
-            taken: RefCell::default(),
+            taken: Rc::default(),
         })
+    }
+
+    /// The loader of block `index` of `blocks`.
+    pub(crate) fn of_block(&self, index: usize, blocks: usize) -> Self {
+        Self {
+            here: self.placement.of_block(index, blocks),
+            ..self.clone()
+        }
+    }
+
+    /// The loader of what lies where logits come out.
+    pub(crate) fn of_end(&self) -> Self {
+        Self {
+            here: self.placement.count() - 1,
+            ..self.clone()
+        }
+    }
+
+    /// Index of the place that tensors go to.
+    pub(crate) fn here(&self) -> usize {
+        self.here
+    }
+
+    /// The place that tensors go to.
+    pub(crate) fn place(&self) -> &Place {
+        self.placement.place(self.here)
     }
 
     /// What stands before the names of the body's tensors in this checkpoint.
@@ -277,7 +330,7 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// A tensor of exactly this shape, as it is stored.
+    /// A tensor of exactly this shape, as it is stored, in main memory.
     pub(crate) fn stored(&self, name: &str, shape: &[usize]) -> Result<Stored> {
         self.take(name, shape, |source| source.load(name))
     }
@@ -316,11 +369,6 @@ impl<'a> Loader<'a> {
                 "The weights are damaged: fetch the model again.",
             ));
         }
-        // As it is stored in main memory, in f32 elsewhere.
-        let stored = match self.device.is_cpu() {
-            true => stored,
-            false => Stored::Float(Linear::table(&stored)?.to_device(self.device)?),
-        };
         let mut taken = self.taken.borrow_mut();
         if taken.names.insert(name.to_owned()) {
             taken.parameters += shape.iter().product::<usize>() as u64;
@@ -332,9 +380,10 @@ impl<'a> Loader<'a> {
         Ok(stored)
     }
 
-    /// A tensor of exactly this shape as f32.
+    /// A tensor of exactly this shape as f32, in its place.
     pub(crate) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        Ok(Linear::table(&self.stored(name, shape)?)?)
+        let table = Linear::table(&self.stored(name, shape)?)?;
+        Ok(self.place().bring(&table)?)
     }
 
     /// A vector, always as f32.
@@ -352,6 +401,17 @@ impl<'a> Loader<'a> {
 
     /// `name.weight` `[outputs, inputs]`, with `name.bias`.
     pub(crate) fn linear(
+        &self,
+        name: &str,
+        outputs: usize,
+        inputs: usize,
+        bias: bool,
+    ) -> Result<Linear> {
+        Ok(self.matrix(name, outputs, inputs, bias)?.on(self.place())?)
+    }
+
+    /// The same with the weights still in main memory.
+    pub(crate) fn matrix(
         &self,
         name: &str,
         outputs: usize,
@@ -380,7 +440,7 @@ impl<'a> Loader<'a> {
         let outputs = sizes.iter().sum();
         let weight = self.stored(&format!("{name}.weight"), &[outputs, inputs])?;
         let bias = self.bias(name, outputs, bias)?;
-        split(&weight, bias.as_ref(), sizes)
+        self.split(weight, bias, sizes)
     }
 
     /// The same of GPT-2's Conv1D, `[inputs, outputs]` with a bias.
@@ -388,7 +448,15 @@ impl<'a> Loader<'a> {
         let outputs = sizes.iter().sum();
         let weight = self.transposed(&format!("{name}.weight"), outputs, inputs)?;
         let bias = self.bias(name, outputs, true)?;
-        split(&weight, bias.as_ref(), sizes)
+        self.split(weight, bias, sizes)
+    }
+
+    /// Parts of a matrix, one below the other, with their parts of the bias.
+    fn split(&self, weight: Stored, bias: Option<Tensor>, sizes: &[usize]) -> Result<Vec<Linear>> {
+        let parts = Linear::new(weight, bias)?.split(sizes)?.into_iter();
+        Ok(parts
+            .map(|part| part.on(self.place()))
+            .collect::<candle_core::Result<_>>()?)
     }
 
     /// Queries, keys and values stored head by head, `[heads, 3, head_dim]` rows.
@@ -414,7 +482,8 @@ impl<'a> Loader<'a> {
                     }
                     None => None,
                 };
-                Ok(Linear::new(select_rows(&weight, &rows)?, bias)?)
+                let part = Linear::new(select_rows(&weight, &rows)?, bias)?;
+                Ok(part.on(self.place())?)
             })
             .collect()
     }
@@ -482,23 +551,6 @@ impl<'a> Loader<'a> {
         }
         Ok(others)
     }
-}
-
-/// Parts of a matrix, one below the other, with their parts of the bias.
-fn split(weight: &Stored, bias: Option<&Tensor>, sizes: &[usize]) -> Result<Vec<Linear>> {
-    let mut first = 0;
-    split_rows(weight, sizes)?
-        .into_iter()
-        .zip(sizes)
-        .map(|(weight, &size)| {
-            let bias = match bias {
-                Some(bias) => Some(bias.narrow(0, first, size)?.contiguous()?),
-                None => None,
-            };
-            first += size;
-            Ok(Linear::new(weight, bias)?)
-        })
-        .collect()
 }
 
 /// Whether all numbers are finite. Weights that are being trained are trusted.

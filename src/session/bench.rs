@@ -198,7 +198,7 @@ pub fn steps(
                 .map(|b| best(opened.final_logits(b)))
                 .collect();
             let targets: Vec<Option<u32>> = next.iter().copied().map(Some).collect();
-            std::hint::black_box(lens.read(&opened, &targets));
+            std::hint::black_box(lens.read(&opened, &targets)?);
             next
         } else {
             let logits: Vec<Vec<f32>> = decoder

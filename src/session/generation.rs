@@ -154,7 +154,7 @@ impl Generation {
             // Kept for a later continuation, which will know what came next.
             let pending = self.pending.take();
             if let Some(pending) = &pending {
-                self.emit_cells(pending, self.tokens.len() - 1, None, emit);
+                self.emit_cells(pending, self.tokens.len() - 1, None, emit)?;
             }
             self.pending = pending;
             return Ok(Some(Finish::Length));
@@ -281,7 +281,7 @@ impl Generation {
             .draw(pending.opened.final_logits(0), &self.tokens);
         let position = self.tokens.len() - 1;
         let began = Instant::now();
-        self.emit_cells(&pending, position, drawn, emit);
+        self.emit_cells(&pending, position, drawn, emit)?;
         self.speed.lens_ms += began.elapsed().as_secs_f64() * 1e3;
         let Some(id) = drawn else {
             self.pending = Some(pending);
@@ -314,8 +314,8 @@ impl Generation {
         position: usize,
         next: Option<u32>,
         emit: &mut dyn FnMut(Event),
-    ) {
-        let cells: Vec<Cells> = self.lens.read(&pending.opened, &[next]);
+    ) -> Result<()> {
+        let cells: Vec<Cells> = self.lens.read(&pending.opened, &[next])?;
         for mut cells in cells {
             cells.attention.clone_from(&pending.attention);
             cells.plan = self.plan();
@@ -324,6 +324,7 @@ impl Generation {
                 cells: Arc::new(cells),
             });
         }
+        Ok(())
     }
 
     /// The run ends; the last token is read too where that was asked for.
@@ -336,7 +337,7 @@ impl Generation {
         if self.job.read_last && self.pending.is_none() && self.fits(model) {
             self.read(model, emit)?;
             if let Some(pending) = self.pending.take() {
-                self.emit_cells(&pending, self.tokens.len() - 1, None, emit);
+                self.emit_cells(&pending, self.tokens.len() - 1, None, emit)?;
                 self.pending = Some(pending);
             }
         }

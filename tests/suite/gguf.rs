@@ -1,5 +1,6 @@
 //! GGUF files of the reference checkpoints, and wider ones in every quantisation.
 
+use super::devices;
 use super::oracle::{self, Expected, folder};
 use candle_core::{DType, Device, Tensor};
 use entroscope::model::config::DecoderConfig;
@@ -7,7 +8,7 @@ use entroscope::model::decoder::{Row, Taps};
 use entroscope::model::gguf::{Gguf, GgufType, write_gguf};
 use entroscope::model::linear::{Embedding, Linear};
 use entroscope::model::safetensors::Safetensors;
-use entroscope::model::weights::{Stored, TensorSource};
+use entroscope::model::weights::{Loading, Stored, TensorSource};
 use entroscope::model::{Decoder, LoadOptions, Model};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -184,6 +185,15 @@ fn quantised_weights_compute_what_they_stand_for_and_stay_quantised() {
             let (a, b) = (logits(&kept), logits(&wide));
             assert_eq!(a, b, "{family} in {kind:?}");
             assert!(a.iter().all(|z| z.is_finite()));
+            let elsewhere = devices::elsewhere();
+            let there = Decoder::load_as(parsed(), &gguf, &elsewhere, &Loading::default()).unwrap();
+            for (found, expected) in logits(&there).iter().zip(&a) {
+                let off = (found - expected).abs();
+                assert!(
+                    off <= 1e-4 * expected.abs().max(1.0),
+                    "{family} in {kind:?} on other devices: {found} {expected}"
+                );
+            }
             // Vectors, and GPT-2's positions, stay f32.
             let (parameters, held) = kept.size();
             let each = held as f64 / parameters as f64;

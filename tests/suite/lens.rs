@@ -9,7 +9,7 @@ fn read(rows: &[Vec<f32>], target: Option<u32>, settings: &LensSettings) -> (Len
     let lens = Lens::new(settings.clone());
     let vectors = [1.0, -2.0, 0.5, 0.25].repeat(rows.len());
     let opened = lens.opened(1, rows.len(), rows.concat(), vectors);
-    let cells = lens.read(&opened, &[target]).swap_remove(0);
+    let cells = lens.read(&opened, &[target]).unwrap().swap_remove(0);
     (lens, cells)
 }
 
@@ -231,7 +231,7 @@ fn no_bit_depends_on_threads_tiles_or_when_targets_are_known() {
             same(&known, &expected);
             for tokens in [0..1, 3..20, 20..45] {
                 let opened = lens.open(decoder, &traced, tokens.clone()).unwrap();
-                let later = lens.read(&opened, &targets[tokens.clone()]);
+                let later = lens.read(&opened, &targets[tokens.clone()]).unwrap();
                 same(&later, &expected[tokens.clone()]);
                 let last = traced.last.narrow(0, tokens.start, 1).unwrap();
                 let normed = decoder.final_norm(&last).unwrap();
@@ -261,5 +261,5 @@ fn no_bit_depends_on_threads_tiles_or_when_targets_are_known() {
         .collect();
     assert_eq!(vectors.len(), 3 * traced.states.len() * d);
     let opened = lens.opened(3, traced.states.len(), rows, vectors);
-    same(&lens.read(&opened, &targets[..3]), &expected[..3]);
+    same(&lens.read(&opened, &targets[..3]).unwrap(), &expected[..3]);
 }

@@ -3,6 +3,7 @@
 
 mod binary;
 mod demo;
+mod devices;
 mod engine;
 mod families;
 mod gguf;

@@ -10,7 +10,7 @@ use entroscope::session::{self, Event, Job, Prompt, Recorder};
 use entroscope::trace::{Grid, Record};
 use std::collections::HashMap;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Every checkpoint of `tests/fixtures`, one or more for each family.
 pub(crate) const FAMILIES: [&str; 28] = [
@@ -50,12 +50,14 @@ pub(crate) fn causal() -> impl Iterator<Item = &'static str> {
 }
 
 /// How much wider the tolerances of a family are: Zamba 2's gated norms amplify rounding.
-fn slack(family: &str) -> f32 {
+pub(crate) fn slack(family: &str) -> f32 {
     if family == "zamba2" { 10.0 } else { 1.0 }
 }
 
 pub(crate) fn folder(family: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+    // A binary that was built elsewhere is told at run time.
+    let root = std::env::var_os("CARGO_MANIFEST_DIR");
+    root.map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from)
         .join("tests/fixtures")
         .join(family)
 }
@@ -105,8 +107,12 @@ impl Expected {
 }
 
 fn load(family: &str) -> Model {
+    load_as(family, &LoadOptions::default())
+}
+
+pub(crate) fn load_as(family: &str, options: &LoadOptions) -> Model {
     let reference = folder(family).display().to_string();
-    Model::load(&reference, &LoadOptions::default(), &mut |_, _, _| {}).unwrap()
+    Model::load(&reference, options, &mut |_, _, _| {}).unwrap()
 }
 
 fn record(model: &Model, job: &Job) -> Record {
@@ -128,7 +134,7 @@ fn job(prompt: &[u32], new: usize) -> Job {
 }
 
 /// `|found − expected| ≤ absolute + relative · |expected|`, with NaN only where NaN is expected.
-fn close(what: &str, found: f32, expected: f32, absolute: f32, relative: f32) {
+pub(crate) fn close(what: &str, found: f32, expected: f32, absolute: f32, relative: f32) {
     assert!(
         (found - expected).abs() <= absolute + relative * expected.abs(),
         "{what}: found {found}, expected {expected}"
@@ -240,81 +246,85 @@ pub(crate) fn metrics(family: &str, model: &Model, expected: &Expected) {
 #[test]
 fn attention_rows_and_their_entropies_equal_the_reference() {
     for family in FAMILIES {
-        let (model, expected) = (load(family), Expected::load(family));
-        for (i, prompt) in expected.prompts.iter().enumerate() {
-            let record = record(&model, &job(prompt, 0));
-            let (n, heads) = (prompt.len(), model.card().heads);
-            if expected.attention.is_empty() {
-                assert!((0..n).all(|p| grid(&record).cells(p).unwrap().attention.is_none()));
-                continue;
-            }
-            let rows = expected.get(&format!("p{i}.attn"));
-            let entropy = expected.get(&format!("p{i}.attn_entropy"));
-            let varentropy = expected.get(&format!("p{i}.attn_varentropy"));
-            let slack = slack(family);
-            for position in 0..n {
-                let cells = grid(&record).cells(position).unwrap();
-                let attention = cells.attention.as_ref().unwrap();
-                let kept = attention.rows.as_ref().unwrap();
-                let shown = if model.card().causal { position + 1 } else { n };
-                assert_eq!(kept.len(), model.card().blocks * heads * shown);
-                for block in 0..model.card().blocks {
-                    let Some(nth) = expected.attention.iter().position(|b| *b == block) else {
-                        let of_block = block * heads..(block + 1) * heads;
-                        assert!(attention.entropy[of_block].iter().all(|v| v.is_nan()));
-                        assert!(attention.mean[block].is_nan());
-                        let of_block = block * heads * shown..(block + 1) * heads * shown;
-                        assert!(kept[of_block].iter().all(|v| v.is_nan()));
-                        continue;
-                    };
-                    // A key that the reference gives exactly nothing was masked out.
-                    let of_head = |head: usize| &rows[((nth * heads + head) * n + position) * n..];
-                    let visible = (0..n).filter(|k| of_head(0)[*k] > 0.0).count();
-                    for head in 0..heads {
-                        let at = block * heads + head;
-                        let reference = (nth * heads + head) * n + position;
-                        let found = attention.entropy[at];
-                        close("attn_entropy", found, entropy[reference], 1e-4 * slack, 0.0);
-                        let found = attention.varentropy[at];
-                        let value = varentropy[reference];
-                        close("attn_varentropy", found, value, 1e-3 * slack, 0.0);
-                        for key in 0..shown {
-                            let found = kept[at * shown + key];
-                            let value = of_head(head)[key];
-                            close(&format!("{family} attn"), found, value, 1e-4 * slack, 0.0);
-                            assert_eq!(found == 0.0, value == 0.0, "{family} window");
-                        }
-                    }
-                    // What is made of the heads, worked out again from the rows.
-                    let row = |head: usize| &kept[(block * heads + head) * shown..][..shown];
-                    let wide: Vec<f64> = (0..heads)
-                        .map(|h| f64::from(attention.entropy[block * heads + h]))
-                        .collect();
-                    for (head, entropy) in wide.iter().enumerate() {
-                        let norm = attention.entropy_norm[block * heads + head];
-                        assert_eq!(norm.is_nan(), visible == 1);
-                        if visible > 1 {
-                            let expected = (entropy / (visible as f64).ln()) as f32;
-                            close("attn_entropy_norm", norm, expected, 1e-5, 0.0);
-                        }
-                    }
-                    let count = heads as f64;
-                    let mean = wide.iter().sum::<f64>() / count;
-                    let spread = wide.iter().map(|h| (h - mean).powi(2)).sum::<f64>() / count;
-                    let mut apart = 0.0;
+        attention(family, &load(family), &Expected::load(family));
+    }
+}
+
+/// Hold the attention rows and what is made of them against the reference values of `family`.
+pub(crate) fn attention(family: &str, model: &Model, expected: &Expected) {
+    for (i, prompt) in expected.prompts.iter().enumerate() {
+        let record = record(model, &job(prompt, 0));
+        let (n, heads) = (prompt.len(), model.card().heads);
+        if expected.attention.is_empty() {
+            assert!((0..n).all(|p| grid(&record).cells(p).unwrap().attention.is_none()));
+            continue;
+        }
+        let rows = expected.get(&format!("p{i}.attn"));
+        let entropy = expected.get(&format!("p{i}.attn_entropy"));
+        let varentropy = expected.get(&format!("p{i}.attn_varentropy"));
+        let slack = slack(family);
+        for position in 0..n {
+            let cells = grid(&record).cells(position).unwrap();
+            let attention = cells.attention.as_ref().unwrap();
+            let kept = attention.rows.as_ref().unwrap();
+            let shown = if model.card().causal { position + 1 } else { n };
+            assert_eq!(kept.len(), model.card().blocks * heads * shown);
+            for block in 0..model.card().blocks {
+                let Some(nth) = expected.attention.iter().position(|b| *b == block) else {
+                    let of_block = block * heads..(block + 1) * heads;
+                    assert!(attention.entropy[of_block].iter().all(|v| v.is_nan()));
+                    assert!(attention.mean[block].is_nan());
+                    let of_block = block * heads * shown..(block + 1) * heads * shown;
+                    assert!(kept[of_block].iter().all(|v| v.is_nan()));
+                    continue;
+                };
+                // A key that the reference gives exactly nothing was masked out.
+                let of_head = |head: usize| &rows[((nth * heads + head) * n + position) * n..];
+                let visible = (0..n).filter(|k| of_head(0)[*k] > 0.0).count();
+                for head in 0..heads {
+                    let at = block * heads + head;
+                    let reference = (nth * heads + head) * n + position;
+                    let found = attention.entropy[at];
+                    close("attn_entropy", found, entropy[reference], 1e-4 * slack, 0.0);
+                    let found = attention.varentropy[at];
+                    let value = varentropy[reference];
+                    close("attn_varentropy", found, value, 1e-3 * slack, 0.0);
                     for key in 0..shown {
-                        let at = |h: usize| f64::from(row(h)[key]);
-                        let mean = (0..heads).map(at).sum::<f64>() / count;
-                        apart += (0..heads).map(|h| (at(h) - mean).abs()).sum::<f64>();
+                        let found = kept[at * shown + key];
+                        let value = of_head(head)[key];
+                        close(&format!("{family} attn"), found, value, 1e-4 * slack, 0.0);
+                        assert_eq!(found == 0.0, value == 0.0, "{family} window");
                     }
-                    let apart = apart / (count * visible as f64);
-                    let found = attention.mean[block];
-                    close("attn_entropy_mean", found, mean as f32, 1e-5, 0.0);
-                    let found = attention.head_var[block];
-                    close("attn_head_var", found, spread as f32, 1e-5, 0.0);
-                    let found = attention.disagreement[block];
-                    close("attn_disagreement", found, apart as f32, 1e-6, 0.0);
                 }
+                // What is made of the heads, worked out again from the rows.
+                let row = |head: usize| &kept[(block * heads + head) * shown..][..shown];
+                let wide: Vec<f64> = (0..heads)
+                    .map(|h| f64::from(attention.entropy[block * heads + h]))
+                    .collect();
+                for (head, entropy) in wide.iter().enumerate() {
+                    let norm = attention.entropy_norm[block * heads + head];
+                    assert_eq!(norm.is_nan(), visible == 1);
+                    if visible > 1 {
+                        let expected = (entropy / (visible as f64).ln()) as f32;
+                        close("attn_entropy_norm", norm, expected, 1e-5, 0.0);
+                    }
+                }
+                let count = heads as f64;
+                let mean = wide.iter().sum::<f64>() / count;
+                let spread = wide.iter().map(|h| (h - mean).powi(2)).sum::<f64>() / count;
+                let mut apart = 0.0;
+                for key in 0..shown {
+                    let at = |h: usize| f64::from(row(h)[key]);
+                    let mean = (0..heads).map(at).sum::<f64>() / count;
+                    apart += (0..heads).map(|h| (at(h) - mean).abs()).sum::<f64>();
+                }
+                let apart = apart / (count * visible as f64);
+                let found = attention.mean[block];
+                close("attn_entropy_mean", found, mean as f32, 1e-5, 0.0);
+                let found = attention.head_var[block];
+                close("attn_head_var", found, spread as f32, 1e-5, 0.0);
+                let found = attention.disagreement[block];
+                close("attn_disagreement", found, apart as f32, 1e-6, 0.0);
             }
         }
     }
@@ -323,49 +333,53 @@ fn attention_rows_and_their_entropies_equal_the_reference() {
 #[test]
 fn residual_states_and_final_logits_equal_the_reference() {
     for family in FAMILIES {
-        let (model, expected) = (load(family), Expected::load(family));
-        for (i, prompt) in expected.prompts.iter().enumerate() {
-            let taps = Taps {
-                states: true,
-                attention: false,
-            };
-            let mut rows = [Row::new(prompt, None)];
-            let traced = model.decoder().forward(&mut rows, taps).unwrap();
-            let resid = expected.get(&format!("p{i}.resid"));
-            let found: Vec<f32> = traced
-                .states
-                .iter()
-                .flat_map(|s| s.flatten_all().unwrap().to_vec1::<f32>().unwrap())
-                .collect();
-            assert_eq!(found.len(), resid.len());
-            for (found, resid) in found.iter().zip(&resid) {
-                let slack = slack(family);
-                close(
-                    &format!("{family} resid"),
-                    *found,
-                    *resid,
-                    1e-4 * slack,
-                    1e-5 * slack,
-                );
-            }
-            let last = traced.last.narrow(0, prompt.len() - 4, 4).unwrap();
-            let logits = model.decoder().final_norm(&last).unwrap();
-            let logits = model.decoder().head(&logits).unwrap();
-            let logits: Vec<f32> = logits.flatten_all().unwrap().to_vec1().unwrap();
-            assert_eq!(logits.len(), 4 * model.card().vocab);
-            for (found, value) in logits
-                .iter()
-                .zip(expected.get(&format!("p{i}.final_logits")))
-            {
-                let logits = if family == "zamba2" { 1e-3 } else { 2e-4 };
-                close(
-                    &format!("{family} final_logits"),
-                    *found,
-                    value,
-                    logits,
-                    0.0,
-                );
-            }
+        states(family, &load(family), &Expected::load(family));
+    }
+}
+
+/// Hold the residual states and the final logits against the reference values of `family`.
+pub(crate) fn states(family: &str, model: &Model, expected: &Expected) {
+    for (i, prompt) in expected.prompts.iter().enumerate() {
+        let taps = Taps {
+            states: true,
+            attention: false,
+        };
+        let mut rows = [Row::new(prompt, None)];
+        let traced = model.decoder().forward(&mut rows, taps).unwrap();
+        let resid = expected.get(&format!("p{i}.resid"));
+        let found: Vec<f32> = traced
+            .states
+            .iter()
+            .flat_map(|s| s.flatten_all().unwrap().to_vec1::<f32>().unwrap())
+            .collect();
+        assert_eq!(found.len(), resid.len());
+        for (found, resid) in found.iter().zip(&resid) {
+            let slack = slack(family);
+            close(
+                &format!("{family} resid"),
+                *found,
+                *resid,
+                1e-4 * slack,
+                1e-5 * slack,
+            );
+        }
+        let last = traced.last.narrow(0, prompt.len() - 4, 4).unwrap();
+        let logits = model.decoder().final_norm(&last).unwrap();
+        let logits = model.decoder().head(&logits).unwrap();
+        let logits: Vec<f32> = logits.flatten_all().unwrap().to_vec1().unwrap();
+        assert_eq!(logits.len(), 4 * model.card().vocab);
+        for (found, value) in logits
+            .iter()
+            .zip(expected.get(&format!("p{i}.final_logits")))
+        {
+            let logits = if family == "zamba2" { 1e-3 } else { 2e-4 };
+            close(
+                &format!("{family} final_logits"),
+                *found,
+                value,
+                logits,
+                0.0,
+            );
         }
     }
 }
@@ -520,47 +534,52 @@ fn decoding_with_a_cache_equals_reading_the_whole_text_at_once_bit_for_bit() {
 #[test]
 fn reading_in_chunks_equals_reading_at_once_and_forks_do_not_disturb_each_other() {
     for family in causal() {
-        let (model, expected) = (load(family), Expected::load(family));
-        let decoder = model.decoder();
-        let prompt = &expected.prompts[1];
-        let read = |tokens: &[u32], state: Option<&mut State>| -> Vec<f32> {
-            let mut rows = [Row::new(tokens, state)];
-            let traced = decoder.forward(&mut rows, Taps::default()).unwrap();
-            traced.last.flatten_all().unwrap().to_vec1().unwrap()
-        };
-        let whole = read(prompt, None);
-        // Said beforehand, as the engine does, for a family that reads long texts differently from the start.
-        let fresh = || {
-            let mut state = decoder.state();
-            state.announce(prompt.len());
-            state
-        };
-        for size in [1, 3, 7, 16] {
-            let mut state = fresh();
-            let parts: Vec<f32> = prompt
-                .chunks(size)
-                .flat_map(|chunk| read(chunk, Some(&mut state)))
-                .collect();
-            assert_eq!(parts, whole, "{family} in chunks of {size}");
-        }
-        // Two branches of one past, read in turn, then one rewound.
-        let (past, rest) = prompt.split_at(prompt.len() / 2);
-        let mut main = fresh();
-        let first = read(past, Some(&mut main));
-        let mut other = main.fork().unwrap();
-        let noise: Vec<u32> = rest.iter().rev().copied().collect();
-        read(&noise, Some(&mut other));
-        let second = read(rest, Some(&mut main));
-        assert_eq!([first, second].concat(), whole, "{family} after a fork");
-        other.truncate(past.len());
-        other.announce(prompt.len());
-        let again = read(rest, Some(&mut other));
-        assert_eq!(
-            again,
-            whole[whole.len() - again.len()..],
-            "{family} rewound"
-        );
+        chunks(family, &load(family), &|what, found, expected| {
+            assert_eq!(found, expected, "{what}");
+        });
     }
+}
+
+/// Read a prompt in chunks, after a fork and rewound, and hold it against reading at once.
+pub(crate) fn chunks(family: &str, model: &Model, same: &dyn Fn(&str, &[f32], &[f32])) {
+    let expected = Expected::load(family);
+    let decoder = model.decoder();
+    let prompt = &expected.prompts[1];
+    let read = |tokens: &[u32], state: Option<&mut State>| -> Vec<f32> {
+        let mut rows = [Row::new(tokens, state)];
+        let traced = decoder.forward(&mut rows, Taps::default()).unwrap();
+        traced.last.flatten_all().unwrap().to_vec1().unwrap()
+    };
+    let whole = read(prompt, None);
+    // Said beforehand, as the engine does, for a family that reads long texts differently from the start.
+    let fresh = || {
+        let mut state = decoder.state();
+        state.announce(prompt.len());
+        state
+    };
+    for size in [1, 3, 7, 16] {
+        let mut state = fresh();
+        let parts: Vec<f32> = prompt
+            .chunks(size)
+            .flat_map(|chunk| read(chunk, Some(&mut state)))
+            .collect();
+        same(&format!("{family} in chunks of {size}"), &parts, &whole);
+    }
+    // Two branches of one past, read in turn, then one rewound.
+    let (past, rest) = prompt.split_at(prompt.len() / 2);
+    let mut main = fresh();
+    let first = read(past, Some(&mut main));
+    let mut other = main.fork().unwrap();
+    let noise: Vec<u32> = rest.iter().rev().copied().collect();
+    read(&noise, Some(&mut other));
+    let second = read(rest, Some(&mut main));
+    let both = [first, second].concat();
+    same(&format!("{family} after a fork"), &both, &whole);
+    other.truncate(past.len());
+    other.announce(prompt.len());
+    let again = read(rest, Some(&mut other));
+    let end = &whole[whole.len() - again.len()..];
+    same(&format!("{family} rewound"), &again, end);
 }
 
 #[test]

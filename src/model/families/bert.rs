@@ -86,7 +86,8 @@ impl Transform {
 
     /// `[rows, d_model]` → the same shape.
     pub(crate) fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let x = activate(&self.dense.forward(x)?, self.activation)?;
+        let backend = self.dense.backend();
+        let x = activate(&self.dense.forward(x)?, self.activation, backend)?;
         self.norm.forward(&x)
     }
 }

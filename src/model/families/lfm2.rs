@@ -8,13 +8,14 @@
 use super::mamba::numbers;
 use super::{Body, Family};
 use crate::error::Result;
+use crate::model::backend::Backend;
 use crate::model::config::{Activation, DecoderConfig, Fields, LayerKind, Norm, Rotary, divide};
 use crate::model::layers::{
     Block, BlockConfig, CausalConv, Mlp, NormLayer, Pass, QkNorm, TransformerBlock,
 };
 use crate::model::linear::Linear;
 use crate::model::weights::Loader;
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
 /// What LFM2's blocks are.
 #[derive(Clone, Debug, PartialEq)]
@@ -135,6 +136,7 @@ pub(super) fn load(
         .iter()
         .enumerate()
         .map(|(i, kind)| {
+            let loader = &loader.of_block(i, c.blocks());
             if *kind == LayerKind::Attention {
                 let block = TransformerBlock::load(loader, i, c, &body.block)?;
                 return Ok(Box::new(block) as Box<dyn Block>);
@@ -172,6 +174,18 @@ impl Block for ShortConv {
         let d = h.dim(1)?;
         let bcx = self.in_proj.forward(&self.norm.forward(h)?)?;
         let part = |i: usize| bcx.narrow(1, i * d, d);
+        if self.in_proj.backend() == Backend::Tensors {
+            let gated = (part(0)? * part(2)?)?;
+            let mut mixed = Vec::with_capacity(pass.spans.len());
+            for (row, span) in pass.spans.iter().enumerate() {
+                let mut fresh = Default::default();
+                let memory = pass.memory(row).unwrap_or(&mut fresh);
+                let x = gated.narrow(0, span.first, span.len)?;
+                mixed.push(self.conv.tensors(&x, &mut memory.convolution)?);
+            }
+            let mixed = (Tensor::cat(&mixed, 0)? * part(1)?)?;
+            return self.finish(h, &mixed);
+        }
         let gated = numbers(&(part(0)? * part(2)?)?)?;
         let gate = numbers(&part(1)?)?;
         let mut mixed = Vec::with_capacity(gate.len());
@@ -184,8 +198,14 @@ impl Block for ShortConv {
                 .forward(&gated[of_row.clone()], &mut memory.convolution)?;
             mixed.extend(y.iter().zip(&gate[of_row]).map(|(y, c)| y * c));
         }
-        let mixed = Tensor::from_vec(mixed, h.shape(), &Device::Cpu)?.to_device(h.device())?;
-        let h = (h + self.out_proj.forward(&mixed)?)?;
+        self.finish(h, &Tensor::from_vec(mixed, h.shape(), h.device())?)
+    }
+}
+
+impl ShortConv {
+    /// What follows the mixing.
+    fn finish(&self, h: &Tensor, mixed: &Tensor) -> candle_core::Result<Tensor> {
+        let h = (h + self.out_proj.forward(mixed)?)?;
         &h + self.mlp.forward(&self.mlp_norm.forward(&h)?)?
     }
 }

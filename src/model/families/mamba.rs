@@ -8,10 +8,13 @@
 
 use super::{Body, Family};
 use crate::error::Result;
+use crate::model::backend::Backend;
 use crate::model::config::{DecoderConfig, Fields, LayerKind, Norm};
 use crate::model::kernel::exp;
 use crate::model::layers::{Block, CausalConv, NormLayer, Pass};
 use crate::model::linear::Linear;
+use crate::model::ops::with_slice;
+use crate::model::twins::scan;
 use crate::model::weights::Loader;
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
@@ -109,21 +112,19 @@ pub(super) fn load(
 ) -> Result<Vec<Box<dyn Block>>> {
     (0..c.blocks())
         .map(|i| {
+            let loader = &loader.of_block(i, c.blocks());
             let p = loader.block(c.family.names(), i);
             let named = |name: &str| format!("{p}.mixer.{name}");
             let (d, inner, rank, state) = (c.d_model, body.inner, body.rank, body.state);
-            let a_log: Vec<f32> = loader
-                .tensor(&named("A_log"), &[inner, state])?
-                .flatten_all()?
-                .to_vec1()?;
+            let a_log = loader.tensor(&named("A_log"), &[inner, state])?;
             Ok(Box::new(Mamba {
                 norm: NormLayer::load(loader, &format!("{p}.norm"), d, Norm::Rms(body.eps))?,
                 in_proj: loader.linear(&named("in_proj"), 2 * inner, d, body.bias)?,
                 conv: CausalConv::load(loader, &named("conv1d"), inner, body.conv, body.conv_bias)?,
                 x_proj: loader.linear(&named("x_proj"), rank + 2 * state, inner, false)?,
                 dt_proj: loader.linear(&named("dt_proj"), inner, rank, true)?,
-                a: a_log.iter().map(|a| -a.exp()).collect(),
-                d: loader.vector(&named("D"), inner)?.to_vec1()?,
+                a: decays(&a_log)?,
+                d: loader.vector(&named("D"), inner)?,
                 out_proj: loader.linear(&named("out_proj"), d, inner, body.bias)?,
                 config: body.clone(),
             }) as Box<dyn Block>)
@@ -139,10 +140,19 @@ struct Mamba {
     x_proj: Linear,
     dt_proj: Linear,
     /// `[inner, state]`, −exp(A_log).
-    a: Vec<f32>,
-    d: Vec<f32>,
+    a: Tensor,
+    /// `[inner]`.
+    d: Tensor,
     out_proj: Linear,
     config: Config,
+}
+
+/// −exp of logarithms, in their shape and place.
+pub(super) fn decays(logs: &Tensor) -> candle_core::Result<Tensor> {
+    let decays = with_slice(logs, |logs| {
+        logs.iter().map(|a| -a.exp()).collect::<Vec<f32>>()
+    })?;
+    Tensor::from_vec(decays, logs.shape(), logs.device())
 }
 
 /// ln(1 + e^x), exact where that is x.
@@ -166,6 +176,9 @@ impl Block for Mamba {
     fn forward(&self, h: &Tensor, pass: &mut Pass<'_, '_>) -> candle_core::Result<Tensor> {
         let (inner, n) = (self.config.inner, self.config.state);
         let xz = self.in_proj.forward(&self.norm.forward(h)?)?;
+        if self.in_proj.backend() == Backend::Tensors {
+            return h + self.tensors(&xz, pass)?;
+        }
         let x = numbers(&xz.narrow(1, 0, inner)?)?;
         let gate = numbers(&xz.narrow(1, inner, inner)?)?;
         let mut mixed = Vec::with_capacity(x.len());
@@ -175,8 +188,7 @@ impl Block for Mamba {
             let memory = pass.memory(row).unwrap_or(&mut fresh);
             let mut x = self.conv.forward(&x[of_row], &mut memory.convolution)?;
             x.iter_mut().for_each(|v| *v = silu(*v));
-            let seen =
-                Tensor::from_slice(&x, (span.len, inner), &Device::Cpu)?.to_device(h.device())?;
+            let seen = Tensor::from_slice(&x, (span.len, inner), &Device::Cpu)?;
             let selected = self.x_proj.forward(&seen)?;
             let dt = self
                 .dt_proj
@@ -188,27 +200,7 @@ impl Block for Mamba {
                 Some(state) => numbers(state)?,
                 None => vec![0.0; inner * n],
             };
-            // Channel by channel, so that each runs through the text by itself.
-            let columns: Vec<Vec<f32>> = state
-                .par_chunks_exact_mut(n)
-                .with_min_len(16)
-                .enumerate()
-                .map(|(channel, state)| {
-                    let a = &self.a[channel * n..(channel + 1) * n];
-                    (0..span.len)
-                        .map(|t| {
-                            let at = t * inner + channel;
-                            let (x, step) = (x[at], softplus(dt[at]));
-                            let mut y = 0.0f32;
-                            for i in 0..n {
-                                state[i] = exp(step * a[i]) * state[i] + step * b[t * n + i] * x;
-                                y += state[i] * c[t * n + i];
-                            }
-                            y + self.d[channel] * x
-                        })
-                        .collect()
-                })
-                .collect();
+            let columns = self.scan(&x, &dt, &b, &c, &mut state)?;
             memory.scan = Some(Tensor::from_vec(state, (inner, n), &Device::Cpu)?);
             for t in 0..span.len {
                 let gate = &gate[(span.first + t) * inner..(span.first + t + 1) * inner];
@@ -216,6 +208,73 @@ impl Block for Mamba {
             }
         }
         let mixed = Tensor::from_vec(mixed, (h.dim(0)?, inner), &Device::Cpu)?;
-        h + self.out_proj.forward(&mixed.to_device(h.device())?)?
+        h + self.out_proj.forward(&mixed)?
+    }
+}
+
+impl Mamba {
+    /// Run through a text: `x` and `dt` `[tokens, inner]`, `b` and `c` `[tokens, state]`, `state` `[inner, state]`. Gives
+    /// `[inner][tokens]`; each channel runs through the text by itself.
+    fn scan(
+        &self,
+        x: &[f32],
+        dt: &[f32],
+        b: &[f32],
+        c: &[f32],
+        state: &mut [f32],
+    ) -> candle_core::Result<Vec<Vec<f32>>> {
+        let (inner, n) = (self.config.inner, self.config.state);
+        with_slice(&self.a, |a| {
+            with_slice(&self.d, |d| {
+                state
+                    .par_chunks_exact_mut(n)
+                    .with_min_len(16)
+                    .enumerate()
+                    .map(|(channel, state)| {
+                        let a = &a[channel * n..(channel + 1) * n];
+                        (0..x.len() / inner)
+                            .map(|t| {
+                                let at = t * inner + channel;
+                                let (x, step) = (x[at], softplus(dt[at]));
+                                let mut y = 0.0f32;
+                                for i in 0..n {
+                                    state[i] =
+                                        exp(step * a[i]) * state[i] + step * b[t * n + i] * x;
+                                    y += state[i] * c[t * n + i];
+                                }
+                                y + d[channel] * x
+                            })
+                            .collect()
+                    })
+                    .collect()
+            })
+        })?
+    }
+
+    /// The rest of the block by tensor operations: `xz` `[tokens of all rows, 2 · inner]` to what is added to the states.
+    fn tensors(&self, xz: &Tensor, pass: &mut Pass<'_, '_>) -> candle_core::Result<Tensor> {
+        let (inner, n, rank) = (self.config.inner, self.config.state, self.config.rank);
+        let x = xz.narrow(1, 0, inner)?;
+        let mut mixed = Vec::with_capacity(pass.spans.len());
+        for (row, span) in pass.spans.iter().enumerate() {
+            let mut fresh = Default::default();
+            let memory = pass.memory(row).unwrap_or(&mut fresh);
+            let x = x.narrow(0, span.first, span.len)?.contiguous()?;
+            let x = self.conv.tensors(&x, &mut memory.convolution)?.silu()?;
+            let selected = self.x_proj.forward(&x)?;
+            let part = |from: usize, width: usize| selected.narrow(1, from, width)?.contiguous();
+            let step = scan::softplus(&self.dt_proj.forward(&part(0, rank)?)?)?;
+            let (b, c) = (part(rank, n)?, part(rank + n, n)?);
+            let (a, d) = (&self.a, &self.d);
+            mixed.push(scan::selective(
+                &x,
+                &step,
+                (&b, &c),
+                (a, d),
+                &mut memory.scan,
+            )?);
+        }
+        let gate = xz.narrow(1, inner, inner)?.silu()?;
+        self.out_proj.forward(&(Tensor::cat(&mixed, 0)? * gate)?)
     }
 }

@@ -6,13 +6,15 @@
 //! y = groupnorm((s C + D x) · silu(z));   h ← h + out_proj(y)
 //! ```
 
-use super::mamba::{numbers, recurrent, silu, softplus};
+use super::mamba::{decays, numbers, recurrent, silu, softplus};
 use super::{Body, Family};
 use crate::error::Result;
+use crate::model::backend::Backend;
 use crate::model::config::{DecoderConfig, Fields, Norm};
 use crate::model::kernel::exp;
 use crate::model::layers::{Block, CausalConv, NormLayer, Pass};
 use crate::model::linear::Linear;
+use crate::model::twins::scan::{self, Dual};
 use crate::model::weights::Loader;
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
@@ -110,6 +112,7 @@ pub(super) fn load(
 ) -> Result<Vec<Box<dyn Block>>> {
     (0..c.blocks())
         .map(|i| {
+            let loader = &loader.of_block(i, c.blocks());
             let p = loader.block(c.family.names(), i);
             Ok(Box::new(Mamba2 {
                 norm: NormLayer::load(
@@ -147,7 +150,16 @@ pub(super) struct Mixer {
     d: Vec<f32>,
     norm: Vec<f32>,
     out_proj: Linear,
+    twin: Option<Twin>,
     config: Config,
+}
+
+/// What tensor operations read of a mixer, on its device.
+#[derive(Debug)]
+struct Twin {
+    dt_bias: Tensor,
+    norm: Tensor,
+    dual: Dual,
 }
 
 impl Mixer {
@@ -161,7 +173,20 @@ impl Mixer {
         let vector =
             |name: &str, len| Ok::<_, crate::Error>(loader.vector(&named(name), len)?.to_vec1()?);
         let projected = c.inner() + c.convolved() + c.heads;
+        let tensor = |name: &str, len| loader.vector(&named(name), len);
+        let twin = match loader.place().backend {
+            Backend::Kernels => None,
+            Backend::Tensors => Some(Twin {
+                dt_bias: tensor("dt_bias", c.heads)?,
+                norm: tensor("norm.weight", c.inner())?,
+                dual: Dual {
+                    a: decays(&tensor("A_log", c.heads)?)?,
+                    d: tensor("D", c.heads)?,
+                },
+            }),
+        };
         Ok(Self {
+            twin,
             in_proj: loader.linear(&named("in_proj"), projected, d_model, c.bias)?,
             conv: CausalConv::load(loader, &named("conv1d"), c.convolved(), c.conv, c.conv_bias)?,
             dt_bias: vector("dt_bias", c.heads)?,
@@ -185,6 +210,9 @@ impl Mixer {
         let c = &self.config;
         let (inner, convolved) = (c.inner(), c.convolved());
         let projected = self.in_proj.forward(x)?;
+        if let Some(twin) = &self.twin {
+            return self.tensors(twin, &projected, pass);
+        }
         let gate = numbers(&projected.narrow(1, 0, inner)?)?;
         let xbc = numbers(&projected.narrow(1, inner, convolved)?)?;
         let dt = numbers(&projected.narrow(1, inner + convolved, c.heads)?)?;
@@ -217,7 +245,47 @@ impl Mixer {
         }
         self.gated_norm(&mut mixed, &gate);
         let mixed = Tensor::from_vec(mixed, (x.dim(0)?, inner), &Device::Cpu)?;
-        self.out_proj.forward(&mixed.to_device(x.device())?)
+        self.out_proj.forward(&mixed)
+    }
+
+    /// [`Self::forward`] from the projection on, by tensor operations.
+    fn tensors(
+        &self,
+        twin: &Twin,
+        projected: &Tensor,
+        pass: &mut Pass<'_, '_>,
+    ) -> candle_core::Result<Tensor> {
+        let c = &self.config;
+        let (inner, convolved, shared) = (c.inner(), c.convolved(), c.groups * c.state);
+        let mut mixed = Vec::with_capacity(pass.spans.len());
+        for (row, span) in pass.spans.iter().enumerate() {
+            let mut fresh = Default::default();
+            let memory = pass.memory(row).unwrap_or(&mut fresh);
+            let of_row = projected.narrow(0, span.first, span.len)?;
+            let xbc = of_row.narrow(1, inner, convolved)?.contiguous()?;
+            let seen = self.conv.tensors(&xbc, &mut memory.convolution)?.silu()?;
+            let dt = of_row.narrow(1, inner + convolved, c.heads)?.contiguous()?;
+            let mut step = scan::softplus(&dt.broadcast_add(&twin.dt_bias)?)?.maximum(c.step.0)?;
+            if c.step.1.is_finite() {
+                step = step.minimum(c.step.1)?;
+            }
+            let part = |from: usize, heads: usize, width: usize| {
+                seen.narrow(1, from, heads * width)?
+                    .contiguous()?
+                    .reshape((span.len, heads, width))
+            };
+            let x = part(0, c.heads, c.head_dim)?;
+            let (b, c) = (
+                part(inner, c.groups, c.state)?,
+                part(inner + shared, c.groups, c.state)?,
+            );
+            let y = twin.dual.scan(&x, &step, &b, &c, &mut memory.scan)?;
+            mixed.push(y.reshape((span.len, inner))?);
+        }
+        let gate = projected.narrow(1, 0, inner)?.contiguous()?;
+        let mixed = Tensor::cat(&mixed, 0)?;
+        let mixed = scan::gated_norm(&mixed, &gate, &twin.norm, c.groups, c.eps)?;
+        self.out_proj.forward(&mixed)
     }
 
     /// Run through a text: `seen` `[tokens, x | B | C]`, `dt` `[tokens, heads]`, `state` `[heads, head_dim, state]`. Gives

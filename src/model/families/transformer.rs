@@ -22,7 +22,10 @@ pub(super) fn load(
         .map(|(i, kind)| {
             Ok(match kind {
                 LayerKind::Skipped => Box::new(Skip) as Box<dyn Block>,
-                _ => Box::new(TransformerBlock::load(loader, i, c, body)?),
+                _ => {
+                    let loader = loader.of_block(i, c.blocks());
+                    Box::new(TransformerBlock::load(&loader, i, c, body)?)
+                }
             })
         })
         .collect()

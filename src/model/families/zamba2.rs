@@ -125,10 +125,11 @@ pub(super) fn load(
     loader: &Loader<'_>,
 ) -> Result<Vec<Box<dyn Block>>> {
     let names = c.family.names();
-    let mut shared: Vec<(String, Arc<Shared>)> = Vec::new();
+    let mut shared: Vec<Reused> = Vec::new();
     let mut hybrids = 0;
     let mut blocks: Vec<Box<dyn Block>> = Vec::new();
     for (i, kind) in c.layers.iter().enumerate() {
+        let loader = &loader.of_block(i, c.blocks());
         let p = loader.block(names, i);
         if *kind == LayerKind::StateSpace {
             blocks.push(Box::new(Plain::load(loader, &p, c, body)?));
@@ -137,21 +138,39 @@ pub(super) fn load(
         // A shared block lies in the file where it is first used.
         let own = format!("{p}.shared_transformer");
         if hybrids < body.shared {
-            let block = Arc::new(Shared::load(loader, &own, c, body)?);
-            shared.push((own, block));
+            shared.push(Reused {
+                name: own,
+                copies: Vec::new(),
+            });
         } else {
             loader.ignore(own);
         }
-        let (place, block) = &shared[hybrids % body.shared];
+        let Reused { name, copies } = &mut shared[hybrids % body.shared];
+        let block = match copies.iter().find(|(place, _)| *place == loader.here()) {
+            Some((_, block)) => block.clone(),
+            None => {
+                let block = Arc::new(Shared::load(loader, name, c, body)?);
+                copies.push((loader.here(), block.clone()));
+                block
+            }
+        };
         blocks.push(Box::new(Hybrid {
-            adapters: Adapters::load(loader, place, hybrids, c, body)?,
-            shared: block.clone(),
+            adapters: Adapters::load(loader, name, hybrids, c, body)?,
+            shared: block,
             linear: loader.linear(&format!("{p}.linear"), c.d_model, c.d_model, false)?,
             mamba: Plain::load(loader, &format!("{p}.mamba_decoder"), c, body)?,
         }));
         hybrids += 1;
     }
     Ok(blocks)
+}
+
+/// A shared block on its way to the blocks that use it.
+struct Reused {
+    /// What stands before its tensors' names.
+    name: String,
+    /// One for each place that uses it.
+    copies: Vec<(usize, Arc<Shared>)>,
 }
 
 #[derive(Debug)]
@@ -325,7 +344,7 @@ impl Block for Hybrid {
         let x = shared.mlp_norm.forward(&mixed)?;
         let gate = (shared.gate.forward(&x)? + self.adapters.gate.forward(&x)?)?;
         let up = (shared.up.forward(&x)? + self.adapters.up.forward(&x)?)?;
-        let inner = (activate(&gate, shared.activation)? * up)?;
+        let inner = (activate(&gate, shared.activation, shared.gate.backend())? * up)?;
         let out = self.linear.forward(&shared.down.forward(&inner)?)?;
         // What the shared block says reaches the mixer alone, not the residual stream.
         let x = self.mamba.norm.forward(&(h + out)?)?;

@@ -151,7 +151,7 @@ impl Heads {
         v: Tensor,
         pass: &mut Pass<'_, '_>,
     ) -> candle_core::Result<Tensor> {
-        let c = &self.config;
+        let (c, backend) = (&self.config, self.output.backend());
         if let Some((QkNorm::Whole, of_q, of_k)) = &self.norms {
             q = of_q.forward(&q)?;
             k = of_k.forward(&k)?;
@@ -189,17 +189,17 @@ impl Heads {
             let v = heads(&v, c.kv_heads, None)?;
             if let Some(rotary) = c.rotary {
                 let angles = &pass.angles[rotary][g];
-                q = ops::rope(&q, angles)?;
-                k = ops::rope(&k, angles)?;
+                q = backend.rope(&q, angles)?;
+                k = backend.rope(&k, angles)?;
             }
             let (k, v) = match pass.memory(g) {
                 Some(memory) => memory.keys_values.append(&k, &v)?,
                 None => (k, v),
             };
             let past = spans[g].past;
-            if q.device().is_cpu() && !q.track_op() && count == 1 {
+            if !q.track_op() && count == 1 {
                 let keep = pass.taps.attention;
-                let (out, p) = ops::attention(&q, &k, &v, &self.scores, past, keep)?;
+                let (out, p) = backend.attention(&q, &k, &v, &self.scores, past, keep)?;
                 mixed.push(out);
                 pass.attention.extend(p);
                 continue;
@@ -210,7 +210,7 @@ impl Heads {
             let q = q.reshape((count, c.kv_heads, shared * len, c.head_dim))?;
             let scores = q.matmul(&k.transpose(2, 3)?)?;
             let scores = scores.reshape((count, c.heads, len, keys))?;
-            let p = ops::attention_softmax(&scores, &self.scores, past)?;
+            let p = backend.attention_softmax(&scores, &self.scores, past)?;
             if pass.taps.attention {
                 pass.attention.push(p.squeeze(0)?);
             }

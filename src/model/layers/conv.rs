@@ -1,16 +1,18 @@
 //! The short causal convolution of state-space and convolutional blocks.
 
 use crate::error::Result;
+use crate::model::ops::with_slice;
+use crate::model::twins::scan;
 use crate::model::weights::Loader;
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 /// A depthwise convolution over the last `width` tokens: `y[t][c] = b[c] + Σ_k w[c][k] · x[t − width + 1 + k][c]`, with
 /// nothing before the text.
 #[derive(Debug)]
 pub(crate) struct CausalConv {
     /// `[width, channels]`: tap by tap, so that channels are contiguous.
-    taps: Vec<f32>,
-    bias: Option<Vec<f32>>,
+    taps: Tensor,
+    bias: Option<Tensor>,
     channels: usize,
     width: usize,
 }
@@ -25,17 +27,9 @@ impl CausalConv {
         bias: bool,
     ) -> Result<Self> {
         let weight = loader.tensor(&format!("{name}.weight"), &[channels, 1, width])?;
-        let taps = weight
-            .reshape((channels, width))?
-            .t()?
-            .flatten_all()?
-            .to_vec1()?;
+        let taps = weight.reshape((channels, width))?.t()?.contiguous()?;
         let bias = match bias {
-            true => Some(
-                loader
-                    .vector(&format!("{name}.bias"), channels)?
-                    .to_vec1()?,
-            ),
+            true => Some(loader.vector(&format!("{name}.bias"), channels)?),
             false => None,
         };
         Ok(Self {
@@ -44,6 +38,15 @@ impl CausalConv {
             channels,
             width,
         })
+    }
+
+    /// [`Self::forward`] by tensor operations, on the device of `x`.
+    pub(crate) fn tensors(
+        &self,
+        x: &Tensor,
+        memory: &mut Option<Tensor>,
+    ) -> candle_core::Result<Tensor> {
+        scan::convolve(x, &self.taps, self.bias.as_ref(), memory)
     }
 
     /// Convolve `x` `[tokens, channels]`, the text that follows what `memory` holds: the last `width − 1` inputs, oldest
@@ -61,23 +64,24 @@ impl CausalConv {
         };
         seen.extend_from_slice(x);
         let mut out = vec![0.0; tokens * c];
-        for (t, out) in out.chunks_exact_mut(c).enumerate() {
-            if let Some(bias) = &self.bias {
-                out.copy_from_slice(bias);
-            }
-            for (k, taps) in self.taps.chunks_exact(c).enumerate() {
-                let x = &seen[(t + k) * c..(t + k + 1) * c];
-                for ((o, x), w) in out.iter_mut().zip(x).zip(taps) {
-                    *o += w * x;
+        if let Some(bias) = &self.bias {
+            with_slice(bias, |bias| {
+                out.chunks_exact_mut(c)
+                    .for_each(|out| out.copy_from_slice(bias));
+            })?;
+        }
+        with_slice(&self.taps, |taps| {
+            for (t, out) in out.chunks_exact_mut(c).enumerate() {
+                for (k, taps) in taps.chunks_exact(c).enumerate() {
+                    let x = &seen[(t + k) * c..(t + k + 1) * c];
+                    for ((o, x), w) in out.iter_mut().zip(x).zip(taps) {
+                        *o += w * x;
+                    }
                 }
             }
-        }
+        })?;
         let kept = seen.split_off(tokens * c);
-        *memory = Some(Tensor::from_vec(
-            kept,
-            (before, c),
-            &candle_core::Device::Cpu,
-        )?);
+        *memory = Some(Tensor::from_vec(kept, (before, c), &Device::Cpu)?);
         Ok(out)
     }
 }

@@ -1,10 +1,10 @@
 //! The MLP of a transformer block, gated or plain.
 
 use crate::error::Result;
+use crate::model::backend::Backend;
 use crate::model::config::Activation;
 use crate::model::families::names::{Names, Up};
 use crate::model::linear::Linear;
-use crate::model::ops;
 use crate::model::weights::Loader;
 use candle_core::Tensor;
 
@@ -69,25 +69,30 @@ impl Mlp {
 
     /// `x` `[tokens, d_model]` → the same shape.
     pub(crate) fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        let backend = self.up.backend();
         let inner = match &self.gate {
             Some(gate) => {
                 let [gate, up] = Linear::forward_all([gate, &self.up], x)?;
                 match self.activation {
-                    Activation::Silu => ops::swiglu(&gate, &up)?,
-                    other => (activate(&gate, other)? * up)?,
+                    Activation::Silu => backend.swiglu(&gate, &up)?,
+                    other => (activate(&gate, other, backend)? * up)?,
                 }
             }
-            None => activate(&self.up.forward(x)?, self.activation)?,
+            None => activate(&self.up.forward(x)?, self.activation, backend)?,
         };
         self.down.forward(&inner)
     }
 }
 
 /// The non-linearity, number by number.
-pub(crate) fn activate(x: &Tensor, activation: Activation) -> candle_core::Result<Tensor> {
+pub(crate) fn activate(
+    x: &Tensor,
+    activation: Activation,
+    backend: Backend,
+) -> candle_core::Result<Tensor> {
     match activation {
         Activation::Silu => x.silu(),
-        Activation::GeluTanh => ops::gelu_tanh(x),
+        Activation::GeluTanh => backend.gelu_tanh(x),
         Activation::GeluErf => x.gelu_erf(),
         Activation::Relu => x.relu(),
     }

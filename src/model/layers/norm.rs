@@ -1,8 +1,8 @@
 //! A norm with its weights.
 
 use crate::error::Result;
+use crate::model::backend::Backend;
 use crate::model::config::Norm;
-use crate::model::ops;
 use crate::model::weights::Loader;
 use candle_core::Tensor;
 
@@ -12,6 +12,7 @@ pub(crate) struct NormLayer {
     kind: Norm,
     weight: Tensor,
     bias: Option<Tensor>,
+    backend: Backend,
 }
 
 impl NormLayer {
@@ -39,15 +40,16 @@ impl NormLayer {
             kind: norm,
             weight,
             bias,
+            backend: loader.place().backend,
         })
     }
 
     /// Of each row by itself.
     pub(crate) fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         match (self.kind, &self.bias) {
-            (Norm::Layer(eps), Some(bias)) => ops::layer_norm(x, &self.weight, bias, eps),
+            (Norm::Layer(eps), Some(bias)) => self.backend.layer_norm(x, &self.weight, bias, eps),
             (Norm::Rms(eps) | Norm::RmsPlusOne(eps) | Norm::Layer(eps), _) => {
-                ops::rms_norm(x, &self.weight, eps)
+                self.backend.rms_norm(x, &self.weight, eps)
             }
         }
     }
