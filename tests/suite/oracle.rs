@@ -540,8 +540,11 @@ fn reading_in_chunks_equals_reading_at_once_and_forks_do_not_disturb_each_other(
     }
 }
 
+/// Complains in the given words where what was found is not what was expected.
+type Same<'a> = &'a dyn Fn(&str, &[f32], &[f32]);
+
 /// Read a prompt in chunks, after a fork and rewound, and hold it against reading at once.
-pub(crate) fn chunks(family: &str, model: &Model, same: &dyn Fn(&str, &[f32], &[f32])) {
+pub(crate) fn chunks(family: &str, model: &Model, same: Same<'_>) {
     let expected = Expected::load(family);
     let decoder = model.decoder();
     let prompt = &expected.prompts[1];

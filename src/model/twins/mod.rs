@@ -179,16 +179,21 @@ fn some(
 mod tests {
     use super::super::ops::{self, Sight};
     use super::*;
+    use rand::{Rng, SeedableRng};
 
-    fn random(dims: &[usize]) -> Tensor {
-        Tensor::randn(0f32, 1.0, dims, &Device::Cpu).unwrap()
+    fn random(seed: u64, dims: &[usize]) -> Tensor {
+        let mut rng = rand::rngs::StdRng::seed_from_u64(seed);
+        let numbers: Vec<f32> = (0..dims.iter().product())
+            .map(|_| rng.random_range(-2.0..2.0))
+            .collect();
+        Tensor::from_vec(numbers, dims, &Device::Cpu).unwrap()
     }
 
     fn same(a: &Tensor, b: &Tensor) {
         assert_eq!(a.dims(), b.dims());
         let numbers = |t: &Tensor| -> Vec<f32> { t.flatten_all().unwrap().to_vec1().unwrap() };
         for (a, b) in numbers(a).iter().zip(numbers(b)) {
-            assert!((a - b).abs() < 2e-6 * b.abs().max(1.0), "{a} {b}");
+            assert!((a - b).abs() < 5e-6 * b.abs().max(1.0), "{a} {b}");
         }
     }
 
@@ -213,8 +218,8 @@ mod tests {
                     sight: Sight { window, causal },
                 };
                 let keys = past + queries;
-                let q = random(&[1, 4, queries, 8]);
-                let (k, v) = (random(&[1, 2, keys, 8]), random(&[1, 2, keys, 8]));
+                let q = random(1, &[1, 4, queries, 8]);
+                let (k, v) = (random(2, &[1, 2, keys, 8]), random(3, &[1, 2, keys, 8]));
                 let (out, p) = attention(&q, &k, &v, &scores, past, true).unwrap();
                 let (expected, of_kernel) =
                     ops::attention(&q, &k, &v, &scores, past, true).unwrap();
@@ -232,12 +237,12 @@ mod tests {
 
     #[test]
     fn norms_and_rotations_are_what_the_kernels_give() {
-        let (x, w, b) = (random(&[5, 48]), random(&[48]), random(&[48]));
+        let (x, w, b) = (random(4, &[5, 48]), random(5, &[48]), random(6, &[48]));
         same(
             &rms_norm(&x, &w, 1e-5).unwrap(),
             &ops::rms_norm(&x, &w, 1e-5).unwrap(),
         );
-        // Far from 0, where a sum of squares would have lost the spread.
+        // Far from 0, where a sum of squares would have lost the spread; rounding of the mean is what remains.
         let far = (x * 1e-2).unwrap().affine(1.0, 50.0).unwrap();
         let found = layer_norm(&far, &w, &b, 1e-12).unwrap();
         let expected = ops::layer_norm(&far, &w, &b, 1e-12).unwrap();
@@ -247,8 +252,9 @@ mod tests {
             .unwrap()
             .max_all()
             .unwrap();
-        assert!(off.to_scalar::<f32>().unwrap() < 2e-3);
-        let x = random(&[1, 3, 4, 10]);
+        let off = off.to_scalar::<f32>().unwrap();
+        assert!(off < 1e-2, "{off}");
+        let x = random(7, &[1, 3, 4, 10]);
         for pairs in [5, 3] {
             let turns: Vec<f32> = (0..4 * pairs).map(|i| i as f32 * 0.3).collect();
             let angles = Angles {
