@@ -85,10 +85,12 @@ enum Mode {
 impl Worker {
     fn serve(&mut self, inbox: &Receiver<Request>) {
         loop {
-            let busy = matches!(
-                &self.run,
-                Some(run) if matches!(run.mode, Mode::Running | Mode::Stepping)
-            );
+            let busy = self.run.as_ref().is_some_and(|run| match run.mode {
+                Mode::Running | Mode::Stepping => true,
+                // Nothing is drawn, but what is on the screen is completed.
+                Mode::Paused => run.generation.owes(),
+                Mode::Ended => false,
+            });
             let request = if busy {
                 match inbox.try_recv() {
                     Ok(request) => Some(request),
@@ -194,6 +196,11 @@ impl Worker {
                     self.send(Event::Resumed);
                 }
             }
+            Request::Look(positions) => {
+                if let Some(run) = &mut self.run {
+                    run.generation.look(positions);
+                }
+            }
             Request::SetSampling(sampling) => match (sampling.validate(), &mut self.run) {
                 (Ok(()), Some(run)) => run.generation.set_sampling(sampling),
                 (Ok(()), None) => {}
@@ -247,9 +254,13 @@ impl Worker {
         };
         let before = run.generation.drawn();
         let outbox = &self.outbox;
-        let ended = run.generation.advance(model, &mut |event| {
+        let mut emit = |event| {
             let _ = outbox.send(event);
-        });
+        };
+        let ended = match run.mode {
+            Mode::Paused => run.generation.fill(model, &mut emit).map(|()| None),
+            _ => run.generation.advance(model, &mut emit),
+        };
         match ended {
             Ok(Some(why)) => {
                 run.mode = Mode::Ended;

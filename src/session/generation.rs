@@ -3,22 +3,26 @@
 //! After every step each token but the last drawn one has been read and its cells are complete (they know what came
 //! next), so a run can pause, stop or end anywhere.
 
-use super::protocol::{Event, Finish, Job, Prompt, Speed};
+use super::protocol::{Event, Fill, Finish, Job, Prompt, Speed};
 use crate::error::{Error, Result};
 use crate::lens::{Lens, Opened, attention};
 use crate::model::cache::State;
-use crate::model::decoder::{Row, Taps};
+use crate::model::config::LayerKind;
+use crate::model::decoder::{Row, Taps, Traced};
 use crate::model::{Intervention, Model, Sampler, Sampling};
 use crate::trace::{Attention, Cells, Kind, Token};
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
 /// Most prompt tokens that are read at once.
-const CHUNK: usize = 256;
+const CHUNK: usize = 128;
 /// Multiplications and additions of a chunk: a stop takes effect after about a second at most, and a chunk of a model that
 /// takes longer still has a few rows for every weight that is read.
 const WORK: usize = 150_000_000_000;
+/// While cells on the screen are owed, so many tokens are drawn between two chunks of them.
+const BETWEEN: usize = 4;
 /// Attention probabilities held at once, in bytes.
 const ATTENTION_BYTES: usize = 128 << 20;
 /// Tokens over which the rate is measured.
@@ -38,6 +42,14 @@ pub struct Generation {
     generates: bool,
     /// The last token read, whose cells still miss what came next.
     pending: Option<Pending>,
+    /// Chunks of the prompt that were read without their cells, in order.
+    owed: Vec<Range<usize>>,
+    /// What is on the screen.
+    look: Range<usize>,
+    /// Tokens drawn since a chunk of owed cells was read.
+    since: usize,
+    /// Why the run ends, once all cells are there.
+    ended: Option<Finish>,
     started: Instant,
     drawn: VecDeque<Instant>,
     speed: Speed,
@@ -82,6 +94,10 @@ impl Generation {
             },
             generates: model.card().causal,
             pending: None,
+            owed: Vec::new(),
+            look: 0..0,
+            since: 0,
+            ended: None,
             started: Instant::now(),
             drawn: VecDeque::new(),
             speed: Speed::default(),
@@ -111,6 +127,12 @@ impl Generation {
             return;
         }
         self.limit = (self.tokens.len() - self.prompt).saturating_add(more);
+        self.ended = None;
+    }
+
+    /// Read the cells of these positions first, where some are still owed.
+    pub fn look(&mut self, positions: Range<usize>) {
+        self.look = positions;
     }
 
     /// Draw differently from the next token on.
@@ -134,6 +156,27 @@ impl Generation {
         model: &Model,
         emit: &mut dyn FnMut(Event),
     ) -> Result<Option<Finish>> {
+        if self.since >= BETWEEN && self.owed.iter().any(|owed| overlap(owed, &self.look)) {
+            self.fill(model, emit)?;
+            return Ok(None);
+        }
+        if self.ended.is_none() {
+            self.ended = self.go_on(model, emit)?;
+        }
+        if self.ended.is_some() && self.owes() {
+            self.fill(model, emit)?;
+            return Ok(None);
+        }
+        Ok(self.ended.take())
+    }
+
+    /// Whether cells of the prompt are still to be read.
+    #[must_use]
+    pub fn owes(&self) -> bool {
+        !self.owed.is_empty()
+    }
+
+    fn go_on(&mut self, model: &Model, emit: &mut dyn FnMut(Event)) -> Result<Option<Finish>> {
         if !self.generates {
             self.read(model, emit)?;
             return Ok(Some(Finish::Read));
@@ -213,60 +256,110 @@ impl Generation {
         emit: &mut dyn FnMut(Event),
     ) -> Result<()> {
         let to = self.tokens.len().min(from + self.chunk(model, from));
-        let taps = Taps {
-            states: true,
-            attention: self.job.attention,
-        };
         let causal = self.generates;
+        let late = self.job.fill == Fill::Between && to < self.tokens.len() && rewinds(model);
+        let taps = match late {
+            true => Taps::default(),
+            false => self.taps(),
+        };
         let memory = causal.then_some(&mut self.state);
         let row = Row::new(&self.tokens[from..to], memory);
         let mut rows = [row.steered(&self.interventions)];
         let traced = model.decoder().forward(&mut rows, taps)?;
+        if late {
+            self.owed.push(from..to);
+            return Ok(());
+        }
         let began = Instant::now();
-        let attention = (from..to)
-            .map(|position| {
-                self.job
-                    .attention
-                    .then(|| {
-                        let keep = self.job.attention_rows;
-                        attention::read(&traced, 0, position - from, position, keep)
-                    })
-                    .transpose()
-                    .map(Option::flatten)
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        let mut attention = attention.into_iter();
         // The last token of the text waits for what comes next; all others know it.
         let complete = match causal {
-            true => to.min(self.tokens.len() - 1) - from,
+            true => to.min(self.tokens.len() - 1),
             false => to,
         };
-        let targets: Vec<Option<u32>> = (from..from + complete)
-            .map(|i| self.tokens.get(i + 1).copied().filter(|_| causal))
-            .collect();
-        let cells = match complete {
-            0 => Vec::new(),
-            _ => self
-                .lens
-                .cells(model.decoder(), &traced, 0..complete, &targets)?,
+        self.emit_read(model, &traced, from, complete, emit)?;
+        if causal && to == self.tokens.len() {
+            let last = to - from - 1;
+            self.pending = Some(Pending {
+                opened: self.lens.open(model.decoder(), &traced, last..last + 1)?,
+                attention: self.attention_of(&traced, from, to - 1)?,
+            });
+        }
+        if to - from == 1 {
+            self.speed.lens_ms = began.elapsed().as_secs_f64() * 1e3;
+        }
+        Ok(())
+    }
+
+    fn taps(&self) -> Taps {
+        Taps {
+            states: true,
+            attention: self.job.attention,
+        }
+    }
+
+    /// Read a chunk once more for its cells, one on the screen if there is any, else the newest: from a memory as it was
+    /// before, so that they are what they would have been.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    pub fn fill(&mut self, model: &Model, emit: &mut dyn FnMut(Event)) -> Result<()> {
+        let seen = |owed: &Range<usize>| overlap(owed, &self.look);
+        let newest = self.owed.len().checked_sub(1);
+        let Some(owed) = self.owed.iter().rposition(seen).or(newest) else {
+            return Ok(());
         };
+        let Range { start, end } = self.owed[owed].clone();
+        let mut before = self.state.fork()?;
+        before.truncate(start);
+        before.announce(self.prompt);
+        let row = Row::new(&self.tokens[start..end], Some(&mut before));
+        let mut rows = [row.steered(&self.interventions)];
+        let traced = model.decoder().forward(&mut rows, self.taps())?;
+        self.emit_read(model, &traced, start, end, emit)?;
+        self.owed.remove(owed);
+        self.since = 0;
+        Ok(())
+    }
+
+    /// The attention statistics at `position` of a forward that began at `from`, where they were asked for.
+    fn attention_of(
+        &self,
+        traced: &Traced,
+        from: usize,
+        position: usize,
+    ) -> Result<Option<Attention>> {
+        if !self.job.attention {
+            return Ok(None);
+        }
+        let keep = self.job.attention_rows;
+        Ok(attention::read(traced, 0, position - from, position, keep)?)
+    }
+
+    /// The cells of the positions `from..to`, at the first of which the forward began.
+    fn emit_read(
+        &self,
+        model: &Model,
+        traced: &Traced,
+        from: usize,
+        to: usize,
+        emit: &mut dyn FnMut(Event),
+    ) -> Result<()> {
+        if to == from {
+            return Ok(());
+        }
+        let targets: Vec<Option<u32>> = (from..to)
+            .map(|i| self.tokens.get(i + 1).copied().filter(|_| self.generates))
+            .collect();
+        let cells = self
+            .lens
+            .cells(model.decoder(), traced, 0..to - from, &targets)?;
         for (position, mut cells) in (from..).zip(cells) {
-            cells.attention = attention.next().flatten();
+            cells.attention = self.attention_of(traced, from, position)?;
             cells.plan = self.plan();
             emit(Event::Cells {
                 position,
                 cells: Arc::new(cells),
             });
-        }
-        if causal && to == self.tokens.len() {
-            let last = to - from - 1;
-            self.pending = Some(Pending {
-                opened: self.lens.open(model.decoder(), &traced, last..last + 1)?,
-                attention: attention.next().flatten(),
-            });
-        }
-        if to - from == 1 {
-            self.speed.lens_ms = began.elapsed().as_secs_f64() * 1e3;
         }
         Ok(())
     }
@@ -292,6 +385,7 @@ impl Generation {
         };
         self.lens.close(pending.opened);
         self.tokens.push(id);
+        self.since += 1;
         emit(Event::Token(Token {
             id,
             bytes: model.tokenizer().bytes(id),
@@ -364,6 +458,18 @@ impl Generation {
     pub fn restart_clock(&mut self) {
         self.drawn.clear();
     }
+}
+
+fn overlap(a: &Range<usize>, b: &Range<usize>) -> bool {
+    a.start < b.end && b.start < a.end
+}
+
+/// Whether a model's memory can go back to what it was after fewer tokens without reading them again.
+fn rewinds(model: &Model) -> bool {
+    let c = model.decoder().config();
+    let by_length = c.rotaries().iter().any(|rotary| rotary.long.is_some());
+    let attention = |kind: &LayerKind| kind.attends() && *kind != LayerKind::Hybrid;
+    !by_length && c.layers.iter().all(attention)
 }
 
 /// The prompt's token ids, checked against the model.

@@ -12,7 +12,7 @@ use crate::model::source::Progress;
 use crate::model::{LoadOptions, Model};
 pub use engine::{Engine, run};
 pub use generation::Generation;
-pub use protocol::{Event, Finish, Job, Prompt, Request, Speed};
+pub use protocol::{Event, Fill, Finish, Job, Prompt, Request, Speed};
 pub use recorder::Recorder;
 
 /// Load a model and see that it computes.

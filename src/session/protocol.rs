@@ -5,6 +5,7 @@ use crate::lens::LensSettings;
 use crate::model::{ModelCard, Sampling, Tokenizer};
 use crate::steer::Plan;
 use crate::trace::{Cells, Schema, Token};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// What to read.
@@ -18,6 +19,17 @@ pub enum Prompt {
     Ids(Vec<u32>),
 }
 
+/// When the cells of a long prompt are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fill {
+    /// All of them before the first token is drawn.
+    #[default]
+    Before,
+    /// The last chunk's before, so that the first token comes soon; the others between tokens where they are on the screen
+    /// ([`Request::Look`]), and the rest after the last token. Models whose memory cannot be rewound read them before.
+    Between,
+}
+
 /// One generation to run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Job {
@@ -29,6 +41,8 @@ pub struct Job {
     pub ignore_eos: bool,
     /// Read (compute cells for) the last drawn token too.
     pub read_last: bool,
+    /// When the cells of a long prompt are read.
+    pub fill: Fill,
     /// Keep attention statistics.
     pub attention: bool,
     /// Keep the attention probabilities themselves too (memory grows with the square of the length).
@@ -50,6 +64,7 @@ impl Job {
             max_new_tokens,
             ignore_eos: false,
             read_last: false,
+            fill: Fill::default(),
             attention: false,
             attention_rows: false,
             sampling: Sampling::default(),
@@ -76,6 +91,8 @@ pub enum Request {
     Stop,
     /// Draw up to this many more tokens after a finished or stopped run.
     Continue(usize),
+    /// The positions that are on the screen: cells still owed there come first.
+    Look(Range<usize>),
     /// Use these settings from the next token on.
     SetSampling(Sampling),
     /// End the thread.

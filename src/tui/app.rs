@@ -6,11 +6,12 @@ use super::state::{Clock, Level, Message, State, update};
 use super::terminal::{Screen, stray_panic};
 use super::{Options, view};
 use crate::error::{Error, Result};
-use crate::session::{Engine, Event};
+use crate::session::{Engine, Event, Request};
 use futures::StreamExt as _;
 use ratatui::crossterm::event::{Event as Input, EventStream};
 use ratatui::layout::Rect;
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -48,6 +49,7 @@ pub async fn run(options: Options, export: Exporter) -> Result<u8> {
         governor: Governor::new(budget),
         started: Instant::now(),
         dirty: true,
+        seen: 0..0,
     };
     let code = app.main_loop(events, &mut signals).await?;
     app.finish_export(code).await;
@@ -67,6 +69,8 @@ struct App {
     governor: Governor,
     started: Instant,
     dirty: bool,
+    /// The positions that the engine knows to be on the screen.
+    seen: Range<usize>,
 }
 
 impl App {
@@ -208,6 +212,11 @@ impl App {
             update(&mut self.state, Message::Resize(area.width, area.height));
         }
         self.state.settle();
+        let seen = self.state.on_screen();
+        if seen != self.seen {
+            self.engine.send(Request::Look(seen.clone()));
+            self.seen = seen;
+        }
         let state = &self.state;
         let bytes = self
             .screen

@@ -1,7 +1,7 @@
 //! The engine thread: pausing, stepping, stopping and going on change nothing about what is read.
 
 use entroscope::model::{LoadOptions, Sampling};
-use entroscope::session::{Engine, Event, Finish, Job, Prompt, Request};
+use entroscope::session::{Engine, Event, Fill, Finish, Generation, Job, Prompt, Request};
 use entroscope::trace::{Cells, Token};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -224,5 +224,70 @@ async fn a_model_that_cannot_be_loaded_leaves_the_engine_ready() {
     driver.ask(Request::Shutdown);
     while let Some(event) = driver.events.recv().await {
         assert!(!matches!(event, Event::Failed(_)), "{event:?}");
+    }
+}
+
+/// The first token of a long prompt comes before the cells of its earlier chunks, which come where the eye is first, and in
+/// the end every cell is what it is when all are read before.
+#[test]
+fn owed_cells_come_where_the_eye_is_and_are_the_same() {
+    let model = entroscope::model::Model::load("demo", &LoadOptions::default(), &mut |_, _, _| {});
+    let model = model.unwrap();
+    let ids: Vec<u32> = (0..200).map(|i| 5 + i * 7 % 900).collect();
+    let run = |fill: Fill, look: Option<std::ops::Range<usize>>| {
+        let mut job = Job::new(Prompt::Ids(ids.clone()), 20);
+        (job.ignore_eos, job.attention, job.fill) = (true, true, fill);
+        let mut events = Vec::new();
+        let mut generation = Generation::start(&model, job, &mut |_| {}).unwrap();
+        if let Some(look) = look {
+            generation.look(look);
+        }
+        let finish = loop {
+            let ended = generation.advance(&model, &mut |event| match event {
+                Event::Token(token) => events.push((None, token.id, None)),
+                Event::Cells { position, cells } => events.push((Some(position), 0, Some(cells))),
+                _ => {}
+            });
+            if let Some(why) = ended.unwrap() {
+                break why;
+            }
+        };
+        assert_eq!(finish, Finish::Length);
+        assert!(!generation.owes());
+        events
+    };
+    let drawn_before = |events: &[(Option<usize>, u32, Option<Arc<Cells>>)]| {
+        let first = events.iter().position(|e| e.0 == Some(0)).unwrap();
+        events[..first].iter().filter(|e| e.0.is_none()).count()
+    };
+    let before = run(Fill::Before, None);
+    let unseen = run(Fill::Between, None);
+    let seen = run(Fill::Between, Some(10..30));
+    assert_eq!(drawn_before(&before), 0);
+    assert_eq!(drawn_before(&unseen), 20);
+    assert_eq!(drawn_before(&seen), 4);
+    let sorted = |events: &[(Option<usize>, u32, Option<Arc<Cells>>)]| {
+        let cells = events.iter().filter_map(|e| Some((e.0?, e.2.clone()?)));
+        let tokens: Vec<u32> = events
+            .iter()
+            .filter(|e| e.0.is_none())
+            .map(|e| e.1)
+            .collect();
+        (cells.collect::<BTreeMap<usize, Arc<Cells>>>(), tokens)
+    };
+    let (cells, tokens) = sorted(&before);
+    assert_eq!((cells.len(), tokens.len()), (219, 20));
+    for other in [&unseen, &seen] {
+        let (others, other_tokens) = sorted(other);
+        assert_eq!(tokens, other_tokens);
+        assert_eq!(others.len(), cells.len());
+        for (position, cells) in &cells {
+            let same =
+                |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits());
+            let other = &others[position];
+            assert!(same(&cells.values, &other.values), "{position}");
+            let entropy = |cells: &Cells| cells.attention.as_ref().unwrap().entropy.clone();
+            assert!(same(&entropy(cells), &entropy(other)), "{position}");
+        }
     }
 }

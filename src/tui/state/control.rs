@@ -1,7 +1,7 @@
 //! Starting, holding and ending generations, and how they are drawn.
 
 use super::{AttentionChoice, Level, Overlay, Phase, State};
-use crate::session::{Job, Prompt, Request};
+use crate::session::{Fill, Job, Prompt, Request};
 use crate::tui::action::Action;
 use crate::tui::effect::Effect;
 
@@ -118,6 +118,7 @@ impl State {
             ignore_eos: settings.ignore_eos,
             attention,
             attention_rows,
+            fill: Fill::Between,
             sampling: settings.sampling.clone(),
             ..self.job.clone()
         };

@@ -6,6 +6,7 @@ use crate::tui::colour::{Depth, step};
 use crate::tui::layout::{Mode, Plan, Wants};
 use crate::tui::widgets::{Datum, Flow, Geometry, Zoom};
 use ratatui::layout::Rect;
+use std::ops::Range;
 
 /// What the colours of the map span.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -229,6 +230,13 @@ impl State {
             columns,
             layers,
         }
+    }
+
+    /// The positions that the map shows.
+    #[must_use]
+    pub fn on_screen(&self) -> Range<usize> {
+        let geometry = &self.derived.geometry;
+        geometry.left..geometry.left + geometry.columns
     }
 
     /// The layers that fit, from top to bottom: the last one always, below it a window around the cursor.
