@@ -73,6 +73,7 @@ pub(super) fn read(
     keep: &mut [f32],
 ) -> Vec<(Row, Option<f32>)> {
     let at_once = match ROWS / states {
+        few @ 0..EVEN if plan.is_paired() => (few / 2 * 2).max(2),
         0 => 1,
         few @ 1..EVEN => few,
         many => many / EVEN * EVEN,
