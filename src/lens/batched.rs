@@ -301,6 +301,8 @@ mod tests {
 
     const VOCAB: usize = 1300;
     const STATES: usize = 3;
+    /// Column of the target's rank.
+    const RANK: usize = distribution::COLUMNS - 1;
 
     fn columns(
         rows: &[(Row, Option<f32>)],
@@ -441,8 +443,17 @@ mod tests {
                     out
                 };
                 let found = read(a, &found[at].0, z);
-                for (a, b) in found.iter().zip(read(b, &expected[at].0, of_kernel)) {
-                    assert!((a - b).abs() <= 2e-5 + 2e-5 * b.abs(), "row {row}: {a} {b}");
+                // Logits that differ from the target's by a rounding may stand on either side of it.
+                let own = &logits[row * VOCAB..(row + 1) * VOCAB];
+                let near = own
+                    .iter()
+                    .filter(|o| (**o - of_kernel).abs() < 1e-5)
+                    .count();
+                let expected = read(b, &expected[at].0, of_kernel);
+                for (i, (a, b)) in found.iter().zip(expected).enumerate() {
+                    let slack = if i == RANK { near as f32 - 1.0 } else { 0.0 };
+                    let off = (a - b).abs();
+                    assert!(off <= slack + 2e-5 + 2e-5 * b.abs(), "row {row}: {a} {b}");
                 }
             }
         }

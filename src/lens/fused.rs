@@ -13,9 +13,6 @@ use rayon::prelude::*;
 /// Rows that are read together at most: enough that laying out a block of the head for them is little beside the products,
 /// and that they nearly stay in the second-level cache.
 const ROWS: usize = 480;
-/// Tokens are read in multiples of this, so that their rows fill register tiles.
-const EVEN: usize = 12;
-
 /// Where logits come from.
 pub(super) enum Source<'a> {
     /// The head's big matrix and its inputs `[rows][width]`.
@@ -72,12 +69,10 @@ pub(super) fn read(
     plan: &Plan,
     keep: &mut [f32],
 ) -> Vec<(Row, Option<f32>)> {
-    let at_once = match ROWS / states {
-        few @ 0..EVEN if plan.is_paired() => (few / 2 * 2).max(2),
-        0 => 1,
-        few @ 1..EVEN => few,
-        many => many / EVEN * EVEN,
-    };
+    // Of about the same size, so that none is too small to be worth laying out the head; pairs stay together.
+    let groups = tokens.div_ceil((ROWS / states).max(1)).max(1);
+    let together = 1 + usize::from(plan.is_paired());
+    let at_once = tokens.div_ceil(groups).max(1).next_multiple_of(together);
     let mut keep = keep.chunks_mut((at_once * states * source.vocab()).max(1));
     let mut rows = Vec::with_capacity(tokens * states);
     for first in (0..tokens).step_by(at_once) {

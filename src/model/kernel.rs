@@ -10,7 +10,7 @@ use super::blocks::q4_0_as_bytes;
 use super::input::Input;
 use super::lanes::{self, Lanes};
 use super::panels::{self, Line};
-use super::tiles;
+use super::{q8, tiles};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
@@ -242,6 +242,20 @@ fn strip_with<L: Lanes, const FMA: bool>(
     let columns = input.columns;
     let count = out.first().map_or(0, |out| out.len());
     let packed = input.packed();
+    if let (None, Matrix::Blocks(BlockFormat::Q8_0, w)) = (packed, w) {
+        let row = columns / BlockFormat::Q8_0.numbers() * BlockFormat::Q8_0.bytes();
+        // SAFETY: as below.
+        #[allow(unsafe_code)]
+        unsafe {
+            q8::products::<L>(
+                input.x,
+                &w[first * row..(first + count) * row],
+                columns,
+                out,
+            );
+        }
+        return;
+    }
     let most = match (packed, w) {
         (None, _) => TILE,
         (Some(_), Matrix::F32(_)) => panels::tile::<L>(columns),
@@ -483,6 +497,38 @@ mod tests {
                     let first = fused.get_or_insert_with(|| found.clone());
                     prop_assert_eq!(&found, first, "{:?}", set);
                 }
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        /// Blocks of 8 bits, read as they lie by few rows and widened for many, are the numbers that they stand for.
+        #[test]
+        fn products_of_q8_0_are_those_of_the_widened_matrix(
+            rows in 1usize..20,
+            blocks in 1usize..9,
+            outputs in 1usize..40,
+            seed in any::<u64>(),
+        ) {
+            let columns = 32 * blocks;
+            let mut rng = rand::rngs::StdRng::seed_from_u64(seed);
+            let mut bytes = Vec::new();
+            for _ in 0..outputs * blocks {
+                let scale = f16::from_f32(rng.random_range(-0.1..0.1));
+                bytes.extend_from_slice(&scale.to_le_bytes());
+                bytes.extend((0..32).map(|_| rng.random::<u8>()));
+            }
+            let mut wide = vec![0.0; outputs * columns];
+            BlockFormat::Q8_0.widen(&bytes, &mut wide);
+            let x = random(rows * columns, seed);
+            for set in sets() {
+                let mut y = vec![0.0; rows * outputs];
+                let mut parts: Vec<&mut [f32]> = y.chunks_mut(outputs).collect();
+                let input = Input::of(set, &x, rows, columns);
+                strip_of(set, &input, Matrix::Blocks(BlockFormat::Q8_0, &bytes), 0, &mut parts);
+                prop_assert_eq!(&y, &with(set, &x, &wide, rows, outputs), "{:?}", set);
             }
         }
     }

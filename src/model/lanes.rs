@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 use super::panels;
+use super::q8;
 use super::tiles::{self, Ahead};
 
 /// Sixteen lanes of f32.
@@ -30,6 +31,19 @@ pub(super) unsafe trait Lanes: Copy {
 
     /// Sixteen times the number at `from`.
     unsafe fn splat(from: *const f32) -> Self;
+
+    /// `scale` times the 16 whole numbers at `from`.
+    #[inline(always)]
+    unsafe fn scaled(from: *const i8, scale: f32) -> Self {
+        let mut numbers = [0.0f32; 16];
+        // SAFETY: the caller gives 16 numbers.
+        unsafe {
+            for (i, number) in numbers.iter_mut().enumerate() {
+                *number = scale * f32::from(*from.add(i));
+            }
+            Self::load(numbers.as_ptr())
+        }
+    }
 
     /// Write the 16 numbers to `to`, which needs no alignment.
     unsafe fn store(self, to: *mut f32);
@@ -101,6 +115,21 @@ pub(super) unsafe trait Lanes: Copy {
     ) -> [[f32; R]; C] {
         // SAFETY: the caller's.
         unsafe { tiles::sums::<Self, R, C>(w, x, columns, ahead) }
+    }
+
+    /// [`q8::sums`] in a function of its own.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    unsafe fn q8_tile<const R: usize, const C: usize>(
+        w: [*const u8; R],
+        x: [*const f32; C],
+        blocks: usize,
+        ahead: &mut Ahead,
+    ) -> [[f32; R]; C] {
+        // SAFETY: the caller's.
+        unsafe { q8::sums::<Self, R, C>(w, x, blocks, ahead) }
     }
 
     /// [`panels::sums`] in a function of its own, for the same reason.
@@ -190,7 +219,7 @@ unsafe impl Lanes for Plain {
 pub(super) mod x86 {
     //! AVX2 with fused multiply-add, and AVX-512.
 
-    use super::{Ahead, Lanes, panels, tiles};
+    use super::{Ahead, Lanes, panels, q8, tiles};
     use std::arch::x86_64::*;
 
     /// Twice eight lanes.
@@ -235,6 +264,18 @@ pub(super) mod x86 {
     ) -> [[f32; R]; C] {
         // SAFETY: the caller's; the processor has the features of this function.
         unsafe { tiles::sums::<Avx2, R, C>(w, x, columns, ahead) }
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    #[inline(never)]
+    unsafe fn q8_avx2<const R: usize, const C: usize>(
+        w: [*const u8; R],
+        x: [*const f32; C],
+        blocks: usize,
+        ahead: &mut Ahead,
+    ) -> [[f32; R]; C] {
+        // SAFETY: the caller's; the processor has the features of this function.
+        unsafe { q8::sums::<Avx2, R, C>(w, x, blocks, ahead) }
     }
 
     #[target_feature(enable = "avx2,fma")]
@@ -314,6 +355,20 @@ pub(super) mod x86 {
         }
 
         #[inline(always)]
+        unsafe fn scaled(from: *const i8, scale: f32) -> Self {
+            // SAFETY: the caller gives 16 numbers.
+            unsafe {
+                let scale = _mm256_set1_ps(scale);
+                let low = _mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast()));
+                let high = _mm256_cvtepi8_epi32(_mm_loadl_epi64(from.add(8).cast()));
+                Self([
+                    _mm256_mul_ps(scale, _mm256_cvtepi32_ps(low)),
+                    _mm256_mul_ps(scale, _mm256_cvtepi32_ps(high)),
+                ])
+            }
+        }
+
+        #[inline(always)]
         unsafe fn store(self, to: *mut f32) {
             // SAFETY: the caller has room for 16 numbers.
             unsafe {
@@ -364,6 +419,17 @@ pub(super) mod x86 {
         ) -> [[Self; P]; C] {
             // SAFETY: the caller's.
             unsafe { panel_avx2::<P, C>(w, x, steps, ahead) }
+        }
+
+        #[inline(always)]
+        unsafe fn q8_tile<const R: usize, const C: usize>(
+            w: [*const u8; R],
+            x: [*const f32; C],
+            blocks: usize,
+            ahead: &mut Ahead,
+        ) -> [[f32; R]; C] {
+            // SAFETY: the caller's.
+            unsafe { q8_avx2::<R, C>(w, x, blocks, ahead) }
         }
 
         #[inline(always)]
@@ -462,6 +528,18 @@ pub(super) mod x86 {
 
     #[target_feature(enable = "avx512f,avx2,fma")]
     #[inline(never)]
+    unsafe fn q8_avx512<const R: usize, const C: usize>(
+        w: [*const u8; R],
+        x: [*const f32; C],
+        blocks: usize,
+        ahead: &mut Ahead,
+    ) -> [[f32; R]; C] {
+        // SAFETY: the caller's; the processor has the features of this function.
+        unsafe { q8::sums::<Avx512, R, C>(w, x, blocks, ahead) }
+    }
+
+    #[target_feature(enable = "avx512f,avx2,fma")]
+    #[inline(never)]
     unsafe fn panel_avx512<const P: usize, const C: usize>(
         w: *const f32,
         x: *const f32,
@@ -545,6 +623,15 @@ pub(super) mod x86 {
         }
 
         #[inline(always)]
+        unsafe fn scaled(from: *const i8, scale: f32) -> Self {
+            // SAFETY: the caller gives 16 numbers.
+            Self(unsafe {
+                let whole = _mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast()));
+                _mm512_mul_ps(_mm512_set1_ps(scale), _mm512_cvtepi32_ps(whole))
+            })
+        }
+
+        #[inline(always)]
         unsafe fn store(self, to: *mut f32) {
             // SAFETY: the caller has room for 16 numbers.
             unsafe { _mm512_storeu_ps(to, self.0) }
@@ -571,6 +658,17 @@ pub(super) mod x86 {
         ) -> [[Self; P]; C] {
             // SAFETY: the caller's.
             unsafe { panel_avx512::<P, C>(w, x, steps, ahead) }
+        }
+
+        #[inline(always)]
+        unsafe fn q8_tile<const R: usize, const C: usize>(
+            w: [*const u8; R],
+            x: [*const f32; C],
+            blocks: usize,
+            ahead: &mut Ahead,
+        ) -> [[f32; R]; C] {
+            // SAFETY: the caller's.
+            unsafe { q8_avx512::<R, C>(w, x, blocks, ahead) }
         }
 
         #[inline(always)]

@@ -27,6 +27,7 @@ pub mod memory;
 pub mod ops;
 mod panels;
 pub mod peak;
+mod q8;
 mod raw;
 pub(crate) mod reduce;
 pub mod safetensors;

@@ -292,13 +292,13 @@ impl At {
             // SAFETY: the caller's.
             unsafe {
                 let mut ws = [L::zero(); P];
-                for p in 0..P {
-                    ws[p] = L::load(w.add(p * LANES));
+                for (p, part) in ws.iter_mut().enumerate() {
+                    *part = L::load(w.add(p * LANES));
                 }
-                for c in 0..C {
+                for (c, sums) in sums.iter_mut().enumerate() {
                     let x = L::splat(x.add(c));
-                    for p in 0..P {
-                        sums[c][p] = sums[c][p].add_product(ws[p], x);
+                    for (sum, w) in sums.iter_mut().zip(&ws) {
+                        *sum = sum.add_product(*w, x);
                     }
                 }
                 w = w.add(P * LANES);

@@ -108,7 +108,7 @@ impl Ahead {
     }
 
     #[inline(always)]
-    unsafe fn step<L: Lanes>(&mut self) {
+    pub(super) unsafe fn step<L: Lanes>(&mut self) {
         if self.at < self.end {
             // SAFETY: the caller's.
             unsafe {
@@ -206,6 +206,20 @@ pub(super) unsafe fn sums<L: Lanes, const R: usize, const C: usize>(
     // SAFETY: the caller's.
     unsafe {
         let acc = dots::<L, R, C>(w, x, columns, ahead);
+        reduced::<L, R, C>(&acc)
+    }
+}
+
+/// The sums of lanes `[weight row][x row]`, `[x row][weight row]`.
+///
+/// # Safety
+/// The processor must have the instructions of `L`.
+#[inline(always)]
+pub(super) unsafe fn reduced<L: Lanes, const R: usize, const C: usize>(
+    acc: &[[L; C]; R],
+) -> [[f32; R]; C] {
+    // SAFETY: the caller's.
+    unsafe {
         let mut out = [[0.0; R]; C];
         let mut c = 0;
         while c < C {

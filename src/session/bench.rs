@@ -245,7 +245,9 @@ pub fn prefill(model: &Model, plan: &Plan) -> Result<()> {
     let mut rows = [Row::new(&plan.prefill, Some(&mut state))];
     let traced = decoder.forward(&mut rows, Taps::default())?;
     let last = traced.last.narrow(0, plan.prefill.len() - 1, 1)?;
-    std::hint::black_box(decoder.head(&decoder.final_norm(&last)?)?);
+    // Reading the logits waits for the device.
+    let logits = decoder.head(&decoder.final_norm(&last)?)?.flatten_all()?;
+    std::hint::black_box(logits.to_vec1::<f32>()?);
     Ok(())
 }
 

@@ -1,11 +1,18 @@
 //! Checkpoints of random weights in the shapes that papers use, made on the spot.
 
+use candle_core::{Device, Tensor};
+use entroscope::model::gguf::{GgufType, write_gguf};
 use entroscope::model::{LoadOptions, Model};
 use rand::{Rng, SeedableRng};
 use serde_json::json;
 use std::fs::File;
 use std::io::{BufWriter, Result, Write};
 use std::path::Path;
+
+fn load(path: &Path) -> Model {
+    let path = path.to_str().expect("a plain path");
+    Model::load(path, &LoadOptions::default(), &mut |_, _, _| {}).expect("the model loads")
+}
 
 /// A shape that speed depends on.
 #[derive(Clone, Copy, Debug)]
@@ -44,8 +51,29 @@ impl Shape {
     pub fn load(self) -> Model {
         let folder = tempfile::tempdir().expect("a folder");
         self.write(folder.path()).expect("room for a checkpoint");
-        let path = folder.path().to_str().expect("a plain path");
-        Model::load(path, &LoadOptions::default(), &mut |_, _, _| {}).expect("the model loads")
+        load(folder.path())
+    }
+
+    /// The same weights in blocks of 8 bits, from a GGUF file.
+    pub fn load_q8_0(self) -> Model {
+        let folder = tempfile::tempdir().expect("a folder");
+        self.write(folder.path()).expect("room for a checkpoint");
+        let file = folder.path().join("model.safetensors");
+        let tensors = candle_core::safetensors::load(file, &Device::Cpu).expect("it was written");
+        let tensors: Vec<(String, Tensor)> = tensors.into_iter().collect();
+        let gguf = folder.path().join("q8_0.gguf");
+        let tokenizer = std::fs::read_to_string(folder.path().join("tokenizer.json")).ok();
+        let config = self.config();
+        write_gguf(
+            &gguf,
+            &config,
+            &tensors,
+            GgufType::Q8_0,
+            tokenizer.as_deref(),
+            &[],
+        )
+        .expect("room for a checkpoint");
+        load(&gguf)
     }
 
     /// Every tensor with its shape.

@@ -98,15 +98,30 @@ fn decode(c: &mut Criterion) {
     group.finish();
 }
 
+fn plan(model: &Model, steps: usize) -> Plan {
+    Plan {
+        prompt: Plan::tokens(model, 32),
+        new_tokens: steps,
+        prefill: Plan::tokens(model, 256),
+    }
+}
+
+/// So many steps of decoding, in runs that stay within the context.
+fn timed(model: &Model, rounds: u64, branches: usize, with_lens: bool) -> Duration {
+    let (mut left, mut total) = (rounds as usize, Duration::ZERO);
+    while left > 0 {
+        let count = left.min(64);
+        let times = bench::steps(model, &plan(model, count), branches, with_lens);
+        total += times.expect("steps").into_iter().sum::<Duration>();
+        left -= count;
+    }
+    total
+}
+
 /// Decoding and reading, plain and with the lens, one branch and two, at the sizes that people use.
 fn sizes(c: &mut Criterion) {
     for (name, shape) in [("GPT-2 small", GPT2_SMALL), ("llama 250M", LLAMA)] {
         let model = shape.load();
-        let plan = |steps: usize| Plan {
-            prompt: Plan::tokens(&model, 32),
-            new_tokens: steps,
-            prefill: Plan::tokens(&model, 256),
-        };
         let mut group = c.benchmark_group(name);
         group.sample_size(10);
         for (case, branches, with_lens) in [
@@ -116,20 +131,15 @@ fn sizes(c: &mut Criterion) {
             ("decode two branches with the lens", 2, true),
         ] {
             group.bench_function(case, |b| {
-                b.iter_custom(|rounds| {
-                    // Not beyond the context, however many are asked for.
-                    let (mut left, mut total) = (rounds as usize, Duration::ZERO);
-                    while left > 0 {
-                        let count = left.min(64);
-                        let times = bench::steps(&model, &plan(count), branches, with_lens);
-                        total += times.expect("steps").into_iter().sum::<Duration>();
-                        left -= count;
-                    }
-                    total
-                });
+                b.iter_custom(|rounds| timed(&model, rounds, branches, with_lens));
             });
         }
-        let plan = plan(1);
+        let blocks = shape.load_q8_0();
+        group.bench_function("decode, weights in Q8_0", |b| {
+            b.iter_custom(|rounds| timed(&blocks, rounds, 1, false));
+        });
+        drop(blocks);
+        let plan = plan(&model, 1);
         group.throughput(Throughput::Elements(256));
         group.bench_function("read 256 tokens", |b| {
             b.iter(|| bench::prefill(&model, &plan).expect("reads"));
