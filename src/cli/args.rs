@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::lens::{LensSettings, StateKind};
 use crate::model::weights::Precision;
 use crate::model::{DeviceChoice, Sampling};
-use crate::session::Prompt;
+use crate::session::{Job, Prompt};
 use clap::Args;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -96,6 +96,93 @@ impl PromptArgs {
             _ => read_prompt(Path::new("-"))?,
         };
         prompt_of(text, chat)
+    }
+}
+
+/// How a prompt is read and gone on from.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ReadingArgs {
+    /// Treat the prompt as the user's turn of the model's chat template
+    #[arg(long)]
+    pub chat: bool,
+    /// Most tokens to draw; 0 only reads the prompt, as masked models always do [default: 48, or 1 for each of two sets]
+    #[arg(long, short = 'n', value_name = "N")]
+    pub max_new_tokens: Option<usize>,
+    /// Go on past end-of-text tokens
+    #[arg(long)]
+    pub ignore_eos: bool,
+    /// Read the last drawn token too, so that it has cells
+    #[arg(long)]
+    pub read_last: bool,
+    /// Keep attention statistics (attention.csv, attention_layers.csv)
+    #[arg(long)]
+    pub attention: bool,
+    /// How tokens are drawn.
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+    /// What the lens computes.
+    #[command(flatten)]
+    pub lens: LensArgs,
+}
+
+impl ReadingArgs {
+    /// The job these arguments ask for, on top of the settings; `max_new_tokens` where neither says how many.
+    pub fn job(&self, prompt: Prompt, settings: &Settings, max_new_tokens: usize) -> Job {
+        let mut job = Job {
+            ignore_eos: self.ignore_eos,
+            read_last: self.read_last,
+            attention: self.attention,
+            sampling: settings.sampling.clone(),
+            lens: settings.lens.clone(),
+            ..Job::new(
+                prompt,
+                self.max_new_tokens
+                    .or(settings.max_new_tokens)
+                    .unwrap_or(max_new_tokens),
+            )
+        };
+        self.sampling.lay_over(&mut job.sampling);
+        self.lens.lay_over(&mut job.lens);
+        job
+    }
+}
+
+/// The prompts of a file: JSON lines with a `prompt` each, as the sample prompts are, or one prompt a line. Empty lines are
+/// passed over.
+///
+/// # Errors
+/// If it cannot be read, a line is no such object, or there is none.
+pub fn read_prompts(file: &Path, chat: bool) -> Result<Vec<Prompt>> {
+    #[derive(serde::Deserialize)]
+    struct Line {
+        prompt: String,
+    }
+    let text = read_prompt(file)?;
+    let lines = text.lines().enumerate();
+    let lines: Vec<(usize, &str)> = lines.filter(|(_, line)| !line.trim().is_empty()).collect();
+    let json = lines.first().is_some_and(|(_, line)| line.starts_with('{'));
+    let prompts = lines.into_iter().map(|(i, line)| {
+        if !json {
+            return prompt_of(line.to_owned(), chat);
+        }
+        let line: Line = serde_json::from_str(line).map_err(|e| {
+            let problem = crate::text::one_line(&e.to_string());
+            Error::file(
+                file,
+                format!("line {} is no prompt: {problem}", i + 1),
+                "Write {\"prompt\": \"…\"} on each line, or one prompt a line.",
+            )
+        })?;
+        prompt_of(line.prompt, chat)
+    });
+    let prompts: Vec<Prompt> = prompts.collect::<Result<_>>()?;
+    match prompts.is_empty() {
+        true => Err(Error::file(
+            file,
+            "holds no prompt",
+            "Write one prompt a line.",
+        )),
+        false => Ok(prompts),
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod args;
 pub mod bench;
+pub mod compare;
 pub mod completions;
 pub mod doctor;
 mod interrupt;
@@ -60,6 +61,8 @@ pub enum Command {
     Tui(tui::Args),
     /// Read a prompt and go on from it, without the screen.
     Run(Box<run::Args>),
+    /// Hold a steered run against the plain one, or what a model knows against what it does not.
+    Compare(Box<compare::Args>),
     /// Make, show, convert and combine control vectors.
     Steer(Box<steer::Args>),
     /// List models, or describe one.
@@ -81,6 +84,7 @@ impl Command {
         match self {
             Self::Tui(_) => "tui",
             Self::Run(_) => "run",
+            Self::Compare(_) => "compare",
             Self::Steer(_) => "steer",
             Self::Models(_) => "models",
             Self::Doctor(_) => "doctor",
@@ -219,6 +223,7 @@ fn dispatch(cli: Cli) -> Result<u8> {
     match command {
         Command::Tui(args) => return tui::run(&args, &context),
         Command::Run(args) => run::run(&args, &context),
+        Command::Compare(args) => compare::run(&args, &context),
         Command::Steer(args) => steer::run(&args, &context),
         Command::Models(args) => models::run(&args, &context),
         Command::Doctor(args) => return doctor::run(&args, &context, broken),

@@ -1,6 +1,6 @@
 //! `entroscope run`: read a prompt, go on from it, and print or write what was read on the way.
 
-use super::args::{LensArgs, PromptArgs, SamplingArgs};
+use super::args::{PromptArgs, ReadingArgs};
 use super::json::JsonLines;
 use super::output::Output;
 use super::{Context, progress, table};
@@ -8,17 +8,17 @@ use crate::error::{Error, Result};
 use crate::export;
 use crate::model::tokenizer::TokenStream;
 use crate::model::{LoadOptions, Model, ModelCard, Tokenizer};
-use crate::session::{self, Event, Finish, Job, Prompt, Recorder};
+use crate::session::{self, Event, Finish, Prompt, Recorder};
 use crate::steer::{Plan, Spec};
 use crate::text::{self, Scrubber};
 use crate::trace::{Aim, Kind, Record, Unit};
 use clap::Args as ClapArgs;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Tokens drawn unless something else is asked for.
-const MAX_NEW_TOKENS: usize = 48;
+pub const MAX_NEW_TOKENS: usize = 48;
 
 /// Arguments of `run`.
 #[derive(ClapArgs, Clone, Debug, Default)]
@@ -26,21 +26,9 @@ pub struct Args {
     /// Where the prompt comes from.
     #[command(flatten)]
     pub prompt: PromptArgs,
-    /// Treat the prompt as the user's turn of the model's chat template
-    #[arg(long)]
-    pub chat: bool,
-    /// Most tokens to draw; 0 only reads the prompt, as masked models always do [default: 48]
-    #[arg(long, short = 'n', value_name = "N")]
-    pub max_new_tokens: Option<usize>,
-    /// Go on past end-of-text tokens
-    #[arg(long)]
-    pub ignore_eos: bool,
-    /// Read the last drawn token too, so that it has cells
-    #[arg(long)]
-    pub read_last: bool,
-    /// Keep attention statistics (attention.csv, attention_layers.csv)
-    #[arg(long)]
-    pub attention: bool,
+    /// How it is read and gone on from.
+    #[command(flatten)]
+    pub reading: ReadingArgs,
     /// Print a table of tokens and one of layers instead of the text
     #[arg(long, conflicts_with = "json")]
     pub table: bool,
@@ -53,39 +41,10 @@ pub struct Args {
     /// Replace the tables of an earlier run in --out
     #[arg(long, requires = "out")]
     pub force: bool,
-    /// How tokens are drawn.
-    #[command(flatten)]
-    pub sampling: SamplingArgs,
-    /// What the lens computes.
-    #[command(flatten)]
-    pub lens: LensArgs,
     /// Push the states: V.gguf[,strength=F][,layers=A..B][,tokens=all|prompt|generated|from:N][,keep-norm] and more, see the
     /// README; repeated ones add up
     #[arg(long, value_name = "S", help_heading = "Steering")]
     pub steer: Vec<Spec>,
-}
-
-impl Args {
-    /// The job these arguments ask for, on top of the settings.
-    fn job(&self, prompt: Prompt, context: &Context) -> Job {
-        let settings = &context.settings;
-        let mut job = Job {
-            ignore_eos: self.ignore_eos,
-            read_last: self.read_last,
-            attention: self.attention,
-            sampling: settings.sampling.clone(),
-            lens: settings.lens.clone(),
-            ..Job::new(
-                prompt,
-                self.max_new_tokens
-                    .or(settings.max_new_tokens)
-                    .unwrap_or(MAX_NEW_TOKENS),
-            )
-        };
-        self.sampling.lay_over(&mut job.sampling);
-        self.lens.lay_over(&mut job.lens);
-        job
-    }
 }
 
 /// Do it.
@@ -97,11 +56,12 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     if let Some(dir) = &args.out {
         export::check_target(dir, args.force)?;
     }
-    let prompt = args.prompt.read(args.chat)?;
+    let prompt = args.prompt.read(args.reading.chat)?;
     let model = load_model(&context.settings.model, context)?;
-    let mut job = args.job(prompt, context);
+    let reading = &args.reading;
+    let mut job = reading.job(prompt, &context.settings, MAX_NEW_TOKENS);
     job.steering = load_plan(&args.steer, &model, context)?;
-    check_job(args, &job, &model)?;
+    check_job(reading, &job.prompt, &model)?;
     if !model.card().causal {
         job.max_new_tokens = 0;
     }
@@ -148,17 +108,22 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     }
     if let Some(dir) = &args.out {
         let written = export::write_record(dir, &record, model.tokenizer(), args.force)?;
-        let names: Vec<String> = written
-            .iter()
-            .filter_map(|path| Some(text::scrub(&path.file_name()?.to_string_lossy())))
-            .collect();
-        context.notes.say(&format!(
-            "wrote {} to {}",
-            names.join(", "),
-            text::path(dir)
-        ));
+        say_written(&written, dir, context);
     }
     Ok(())
+}
+
+/// Say which files lie in a folder now.
+pub fn say_written(written: &[PathBuf], dir: &Path, context: &Context) {
+    let names: Vec<String> = written
+        .iter()
+        .filter_map(|path| Some(text::scrub(&path.file_name()?.to_string_lossy())))
+        .collect();
+    context.notes.say(&format!(
+        "wrote {} to {}",
+        names.join(", "),
+        text::path(dir)
+    ));
 }
 
 /// Load a model with progress on standard error.
@@ -175,7 +140,7 @@ pub fn load_model(reference: &str, context: &Context) -> Result<Model> {
 ///
 /// # Errors
 /// If one cannot be read or does not fit.
-fn load_plan(specs: &[Spec], model: &Model, context: &Context) -> Result<Plan> {
+pub fn load_plan(specs: &[Spec], model: &Model, context: &Context) -> Result<Plan> {
     let (plan, remarks) = Plan::load(specs, model.card())?;
     for remark in remarks {
         context.notes.warn(&remark);
@@ -194,7 +159,10 @@ pub fn load_options(context: &Context) -> LoadOptions {
 }
 
 /// What the session would refuse too, said in terms of the flags.
-fn check_job(args: &Args, job: &Job, model: &Model) -> Result<()> {
+///
+/// # Errors
+/// If the model has no place for one of them.
+pub fn check_job(args: &ReadingArgs, prompt: &Prompt, model: &Model) -> Result<()> {
     let card: &ModelCard = model.card();
     if let (false, Some(asked @ 1..)) = (card.causal, args.max_new_tokens) {
         return Err(Error::Usage(format!(
@@ -203,13 +171,13 @@ fn check_job(args: &Args, job: &Job, model: &Model) -> Result<()> {
             card.mask_text()
         )));
     }
-    if matches!(job.prompt, Prompt::Chat(_)) && !card.chat_template {
+    if matches!(prompt, Prompt::Chat(_)) && !card.chat_template {
         return Err(Error::Usage(format!(
             "{} brings no chat template; leave out --chat",
             card.name
         )));
     }
-    if let Prompt::Ids(ids) = &job.prompt
+    if let Prompt::Ids(ids) = prompt
         && let Some(id) = ids.iter().find(|id| **id as usize >= card.vocab)
     {
         return Err(Error::Usage(format!(
@@ -383,7 +351,7 @@ fn remarks(args: &Args, record: &Record) -> Vec<String> {
     let mut remarks = Vec::new();
     if !card.causal {
         let (name, mask) = (&card.name, card.mask_text());
-        if args.max_new_tokens.is_none() {
+        if args.reading.max_new_tokens.is_none() {
             remarks.push(format!("{name} fills in {mask} and generates nothing"));
         }
         let gaps = record
@@ -396,7 +364,7 @@ fn remarks(args: &Args, record: &Record) -> Vec<String> {
             ));
         }
     }
-    if args.attention && !card.attends() {
+    if args.reading.attention && !card.attends() {
         remarks.push(format!(
             "{} has no attention: attention.csv and attention_layers.csv are left out",
             card.name

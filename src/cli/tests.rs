@@ -51,7 +51,9 @@ fn the_last_of_equal_flags_counts() {
     ]);
     let cli = cli.unwrap();
     assert_eq!(cli.common.model.as_deref(), Some("b"));
-    assert!(matches!(cli.command, Some(Command::Run(args)) if args.sampling.seed == Some(2)));
+    assert!(
+        matches!(cli.command, Some(Command::Run(args)) if args.reading.sampling.seed == Some(2))
+    );
 }
 
 #[test]
@@ -65,7 +67,7 @@ fn screen_options_before_a_subcommand_are_refused() {
 fn prompts_come_in_one_form() {
     let read = |line: &[&str]| {
         let args = run_args(line);
-        args.prompt.read(args.chat)
+        args.prompt.read(args.reading.chat)
     };
     let text = |s: &str| Prompt::Text(s.into());
     assert_eq!(read(&["run", "hi"]).unwrap(), text("hi"));
@@ -179,8 +181,8 @@ fn flags_lie_over_settings() {
     ]);
     let mut settings = Settings::default();
     settings.sampling.top_p = Some(0.5);
-    args.sampling.lay_over(&mut settings.sampling);
-    args.lens.lay_over(&mut settings.lens);
+    args.reading.sampling.lay_over(&mut settings.sampling);
+    args.reading.lens.lay_over(&mut settings.lens);
     assert_eq!(settings.sampling.temperature, 0.7);
     assert_eq!(settings.sampling.top_k, Some(3));
     assert_eq!(settings.sampling.top_p, Some(0.5));

@@ -26,13 +26,13 @@ pub fn number(value: f32, out: &mut String) {
 }
 
 /// A `csv` writer with a scratch buffer for numbers.
-struct Table<W: Write> {
+pub(super) struct Table<W: Write> {
     writer: csv::Writer<W>,
     scratch: String,
 }
 
 impl<W: Write> Table<W> {
-    fn new(out: W, header: &[&str]) -> io::Result<Self> {
+    pub(super) fn new(out: W, header: &[&str]) -> io::Result<Self> {
         let mut writer = csv::WriterBuilder::new()
             .terminator(csv::Terminator::Any(b'\n'))
             .from_writer(out);
@@ -43,17 +43,17 @@ impl<W: Write> Table<W> {
         })
     }
 
-    fn text(&mut self, text: &str) -> io::Result<()> {
+    pub(super) fn text(&mut self, text: &str) -> io::Result<()> {
         Ok(self.writer.write_field(text)?)
     }
 
-    fn shown(&mut self, value: impl std::fmt::Display) -> io::Result<()> {
+    pub(super) fn shown(&mut self, value: impl std::fmt::Display) -> io::Result<()> {
         self.scratch.clear();
         let _ = write!(self.scratch, "{value}");
         Ok(self.writer.write_field(&self.scratch)?)
     }
 
-    fn number(&mut self, value: Option<f32>) -> io::Result<()> {
+    pub(super) fn number(&mut self, value: Option<f32>) -> io::Result<()> {
         self.scratch.clear();
         if let Some(value) = value {
             number(value, &mut self.scratch);
@@ -61,11 +61,11 @@ impl<W: Write> Table<W> {
         Ok(self.writer.write_field(&self.scratch)?)
     }
 
-    fn end_row(&mut self) -> io::Result<()> {
+    pub(super) fn end_row(&mut self) -> io::Result<()> {
         Ok(self.writer.write_record(None::<&[u8]>)?)
     }
 
-    fn finish(mut self) -> io::Result<()> {
+    pub(super) fn finish(mut self) -> io::Result<()> {
         self.writer.flush()
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::lens::StateKind;
 use crate::model::card;
-use crate::trace::{Group, Record};
+use crate::trace::{Group, Pairing, Record, Samples, Set};
 use serde::Serialize;
 use serde_json::Value;
 use std::time::SystemTime;
@@ -22,6 +22,12 @@ pub struct Manifest {
     sampling_changes: Vec<Change>,
     /// The control vectors in force; `null` for the plain model.
     steering: Option<Value>,
+    /// What the branches of a comparison read: `free` or `locked`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    comparison: Option<&'static str>,
+    /// Two sets of prompts, where these were read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    sets: Vec<SetSize>,
     preset: &'static str,
     lens: Lens,
     metrics: Vec<Column>,
@@ -29,6 +35,13 @@ pub struct Manifest {
     files: Vec<String>,
     started: String,
     ended: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct SetSize {
+    set: &'static str,
+    n: usize,
+    prompt_tokens: usize,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -149,6 +162,8 @@ pub fn manifest(record: &Record, files: &[&str]) -> Manifest {
             })
             .collect(),
         steering: record.steering.clone(),
+        comparison: record.comparison.map(Pairing::label),
+        sets: Vec::new(),
         preset: "standard",
         lens: Lens {
             temperature: lens.temperature,
@@ -187,6 +202,21 @@ pub fn manifest(record: &Record, files: &[&str]) -> Manifest {
         files: files.iter().map(|name| (*name).to_owned()).collect(),
         started: rfc3339(record.started),
         ended: record.ended.map(rfc3339),
+    }
+}
+
+impl Manifest {
+    /// The same, with the sizes of two sets of prompts.
+    #[must_use]
+    pub fn of_samples(mut self, samples: &Samples) -> Self {
+        let size = |set: Set| SetSize {
+            set: set.label(),
+            n: samples.of(set).len(),
+            prompt_tokens: samples.of(set).iter().map(|s| s.prompt_tokens).sum(),
+        };
+        self.sets = Set::BOTH.map(size).to_vec();
+        self.prompt_tokens = self.sets.iter().map(|set| set.prompt_tokens).sum();
+        self
     }
 }
 

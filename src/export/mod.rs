@@ -1,30 +1,39 @@
 //! Files: what a run leaves behind for pandas, DuckDB or a spreadsheet.
 //!
 //! A run folder holds `cells.csv`, `tokens.csv`, `attention.csv` and `attention_layers.csv` (only where attention was
-//! recorded) and `manifest.json`, which says what the columns are and how they came about. Every file is written beside
+//! recorded), `compare.csv` (only for a comparison) and `manifest.json`; one of two sets of prompts `profiles.csv`,
+//! `separation.csv` and `manifest.json`. The manifest says what the columns are and how they came about. Every file is written beside
 //! its place and renamed, the manifest last, so that a folder with a manifest is a whole one.
 
 pub mod atomic;
+mod compare;
 mod csv;
 mod manifest;
 
+pub use compare::{compare_csv, profiles_csv, separation_csv};
 pub use csv::{attention_csv, attention_layers_csv, cells_csv, number, tokens_csv};
 pub use manifest::{Manifest, manifest, rfc3339};
 
 use crate::error::{Error, Result};
 use crate::model::Tokenizer;
-use crate::trace::Record;
+use crate::trace::{Record, Samples};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Every name that [`write_record`] may write, the manifest last.
-pub const RECORD_FILES: [&str; 5] = [
+/// Every name that a folder of ours may hold, the manifest last.
+pub const RECORD_FILES: [&str; 8] = [
     "cells.csv",
     "tokens.csv",
     "attention.csv",
     "attention_layers.csv",
+    "compare.csv",
+    "profiles.csv",
+    "separation.csv",
     "manifest.json",
 ];
+
+/// Those of two sets of prompts.
+const SAMPLE_FILES: [&str; 3] = ["profiles.csv", "separation.csv", "manifest.json"];
 
 /// Write the tables and the manifest of `record` into the folder `dir`, which is made if it is missing.
 ///
@@ -42,9 +51,15 @@ pub fn write_record(
 ) -> Result<Vec<PathBuf>> {
     let text_of = |id: u32| tokenizer.bytes(id);
     let attention = has_attention(record);
+    let difference = record.difference();
     let files: Vec<&str> = RECORD_FILES
         .into_iter()
-        .filter(|name| attention || !name.starts_with("attention"))
+        .filter(|name| match *name {
+            "attention.csv" | "attention_layers.csv" => attention,
+            "compare.csv" => difference.is_some(),
+            "profiles.csv" | "separation.csv" => false,
+            _ => true,
+        })
         .collect();
     let folder = atomic::Folder::stage(dir, &RECORD_FILES, force)?;
     for name in &files {
@@ -53,14 +68,39 @@ pub fn write_record(
             "tokens.csv" => tokens_csv(out, record),
             "attention.csv" => attention_csv(out, record),
             "attention_layers.csv" => attention_layers_csv(out, record),
-            _ => {
-                let manifest = manifest(record, &files);
-                serde_json::to_writer_pretty(&mut *out, &manifest).map_err(io::Error::from)?;
-                out.write_all(b"\n")
-            }
+            "compare.csv" => match &difference {
+                Some(difference) => compare_csv(out, difference, &record.schema),
+                None => Ok(()),
+            },
+            _ => write_manifest(out, &manifest(record, &files)),
         })?;
     }
     folder.commit(&files)
+}
+
+/// Write the profiles, the separation and the manifest of two sets of prompts into the folder `dir`, as [`write_record`]
+/// does; `record` says how they were read.
+///
+/// # Errors
+/// As [`write_record`].
+pub fn write_samples(
+    dir: &Path,
+    record: &Record,
+    samples: &Samples,
+    force: bool,
+) -> Result<Vec<PathBuf>> {
+    let folder = atomic::Folder::stage(dir, &RECORD_FILES, force)?;
+    folder.write("profiles.csv", |out| profiles_csv(out, samples))?;
+    folder.write("separation.csv", |out| separation_csv(out, samples))?;
+    folder.write("manifest.json", |out| {
+        write_manifest(out, &manifest(record, &SAMPLE_FILES).of_samples(samples))
+    })?;
+    folder.commit(&SAMPLE_FILES)
+}
+
+fn write_manifest(out: &mut dyn io::Write, manifest: &Manifest) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, manifest).map_err(io::Error::from)?;
+    out.write_all(b"\n")
 }
 
 /// Refuse early what [`write_record`] would refuse at the end of a long run.

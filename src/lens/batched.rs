@@ -33,7 +33,10 @@ impl HeadPass for Batched<'_> {
         plan: &Plan,
     ) -> Result<Vec<(Row, Option<f32>)>> {
         let tokens = inputs.dim(0)? / states;
-        let at_once = (ROWS / states).clamp(1, TOKENS);
+        let at_once = match plan.is_paired() {
+            true => (ROWS / states / 2 * 2).clamp(2, TOKENS),
+            false => (ROWS / states).clamp(1, TOKENS),
+        };
         let mut rows = Vec::with_capacity(tokens * states);
         for first in (0..tokens).step_by(at_once) {
             let count = at_once.min(tokens - first);
@@ -176,8 +179,11 @@ fn reduce(z: &Tensor, first: usize, wanted: Option<&Wanted>, plan: &Plan) -> Res
     };
     let (x_last, e_last) = (of_last(&x)?, of_last(&e)?);
     let cross = weigh(&(&e * x_last)?)?;
-    let back = e_last.gt(0f32)?.where_cond(&(&e_last * &x)?, &zero)?;
-    let back = sum(&back)?;
+    let weighed_by = |other: &Tensor| {
+        let weighed = other.gt(0f32)?.where_cond(&(other * &x)?, &zero)?;
+        sum(&weighed)
+    };
+    let back = weighed_by(&e_last)?;
     let ids = Tensor::arange(first as f32, (first + n) as f32, device)?.reshape((1, 1, n))?;
     let above = match wanted {
         Some(wanted) => {
@@ -201,6 +207,13 @@ fn reduce(z: &Tensor, first: usize, wanted: Option<&Wanted>, plan: &Plan) -> Res
             }
         });
     }
+    if plan.is_paired() {
+        let first = e.reshape((tokens / 2, 2, states, n))?.narrow(1, 0, 1)?;
+        let twins = first
+            .broadcast_as((tokens / 2, 2, states, n))?
+            .contiguous()?;
+        numbers.push(weighed_by(&twins.reshape(z.shape())?)?);
+    }
     // One after the other, each time the lowest id of the largest: a sort would not keep ties in order.
     let ids = ids.broadcast_as(z.shape())?.contiguous()?;
     let beyond = Tensor::full(f32::INFINITY, z.shape(), device)?;
@@ -216,18 +229,24 @@ fn reduce(z: &Tensor, first: usize, wanted: Option<&Wanted>, plan: &Plan) -> Res
         numbers.extend([largest.squeeze(2)?, id.squeeze(2)?]);
     }
     // Tiles are stacked, so a short one has as many numbers.
-    while numbers.len() < SUMS + plan.powers().count() + 2 * plan.best() {
+    while numbers.len() < before_best(plan) + 2 * plan.best() {
         numbers.push(Tensor::full(f32::NEG_INFINITY, (tokens, states), device)?);
     }
     Tensor::stack(&numbers, 0)
 }
 
+/// Numbers of a row and tile before its best.
+fn before_best(plan: &Plan) -> usize {
+    SUMS + plan.powers().count() + usize::from(plan.is_paired())
+}
+
 /// What [`reduce`] gave of each tile, `[tiles][numbers][rows]`, as the blocks that are merged.
 fn part(numbers: &[f32], tiles: usize, rows: usize, plan: &Plan) -> Part {
     let powers = plan.powers().count();
-    let columns = SUMS + powers + 2 * plan.best();
+    let columns = before_best(plan) + 2 * plan.best();
     let mut sums = Vec::with_capacity(tiles * rows);
     let mut raised = Vec::with_capacity(tiles * rows * powers);
+    let mut apart = Vec::new();
     let mut best = vec![Vec::new(); rows];
     for tile in numbers.chunks_exact((columns * rows).max(1)) {
         for (row, best) in best.iter_mut().enumerate() {
@@ -250,8 +269,11 @@ fn part(numbers: &[f32], tiles: usize, rows: usize, plan: &Plan) -> Part {
                 },
             });
             raised.extend((0..powers).map(|i| wide(SUMS + i)));
+            if plan.is_paired() {
+                apart.push(wide(SUMS + powers));
+            }
             let candidates = (0..plan.best()).map(|i| {
-                let at_best = SUMS + powers + 2 * i;
+                let at_best = before_best(plan) + 2 * i;
                 (at(at_best + 1), at(at_best))
             });
             best.extend(
@@ -261,7 +283,7 @@ fn part(numbers: &[f32], tiles: usize, rows: usize, plan: &Plan) -> Part {
             );
         }
     }
-    Part::of_blocks(rows, sums, raised, best)
+    Part::of_blocks(rows, sums, raised, apart, best)
 }
 
 #[cfg(test)]

@@ -24,6 +24,8 @@ pub(super) struct Plan {
     best: usize,
     powers: Vec<Power>,
     orders: Vec<f64>,
+    /// Whether tokens come two by two, and the second's rows are compared with the first's.
+    paired: bool,
 }
 
 impl Plan {
@@ -45,11 +47,27 @@ impl Plan {
             best: settings.top.max(2),
             powers: orders.iter().map(power).collect(),
             orders,
+            paired: false,
         }
     }
 }
 
 impl Plan {
+    /// The same for tokens that come two by two, where that is so.
+    pub(super) fn paired(self, paired: bool) -> Self {
+        Self { paired, ..self }
+    }
+
+    /// Whether tokens come two by two.
+    pub(super) fn is_paired(&self) -> bool {
+        self.paired
+    }
+
+    /// The row that `row` is compared with beside its token's final one: the same state of its token's twin.
+    fn twin(&self, row: usize, states: usize) -> Option<usize> {
+        (self.paired && row / states % 2 == 1).then(|| row - states)
+    }
+
     /// One over the lens temperature.
     pub(super) fn inverse(&self) -> f32 {
         self.inverse
@@ -75,6 +93,8 @@ pub(super) struct Part {
     sums: Vec<Sums>,
     /// `[block][row][power]`.
     raised: Vec<f64>,
+    /// `[block][row]`, Σe^x′ x with x′ of the twin; empty where rows have none.
+    apart: Vec<f64>,
     /// The best of each row.
     best: Vec<Vec<(u32, f32)>>,
 }
@@ -103,16 +123,18 @@ impl Part {
             rows,
             sums: Vec::new(),
             raised: Vec::new(),
+            apart: Vec::new(),
             best: vec![Vec::new(); rows],
         }
     }
 
-    /// All blocks of `rows` rows at once, of any one size: `sums` `[block][row]`, `raised` `[block][row][power]`, and of each
-    /// row the best of every block, block after block.
+    /// All blocks of `rows` rows at once, of any one size: `sums` `[block][row]`, `raised` `[block][row][power]`, `apart`
+    /// `[block][row]` or empty, and of each row the best of every block, block after block.
     pub(super) fn of_blocks(
         rows: usize,
         sums: Vec<Sums>,
         raised: Vec<f64>,
+        apart: Vec<f64>,
         best: Vec<Vec<(u32, f32)>>,
     ) -> Self {
         Self {
@@ -120,6 +142,7 @@ impl Part {
             rows,
             sums,
             raised,
+            apart,
             best,
         }
     }
@@ -163,6 +186,18 @@ impl Part {
                 }
             }
         }
+        if plan.paired {
+            self.apart.resize(at + self.rows, 0.0);
+            let pairs = (0..self.rows).filter_map(|row| Some((plan.twin(row, states)?, row)));
+            for (twin, row) in pairs {
+                // Only the sums of the comparison are of use, the others are there.
+                let again = |row: usize, other: Option<&Shifted>, own: &mut Shifted| {
+                    reduce::reduce(z[row], plan.inverse, other, None, &[], &mut [], own)
+                };
+                again(twin, None, &mut room.last);
+                self.apart[at + row] = again(row, Some(&room.last), &mut room.own).back;
+            }
+        }
         self.blocks.end += 1;
     }
 }
@@ -180,6 +215,8 @@ pub(super) struct Row {
     /// Σeˣx′ and Σe^x′ x, with x′ of the final row.
     cross: f64,
     back: f64,
+    /// Σe^x′ x, with x′ of the twin; none where there is none.
+    apart: Option<f64>,
     /// Logits above the target's.
     above: u32,
     /// For each power, ln Σp^α.
@@ -204,6 +241,7 @@ pub(super) fn merge(parts: &[Part], row: usize, states: usize, plan: &Plan) -> R
             }
         })
     };
+    let twin = plan.twin(row, states).map(|twin| (twin, largest(twin)));
     let (max, last_max) = (largest(row), largest(last));
     let mut best: Vec<(u32, f32)> = parts.iter().flat_map(|p| &p.best[row]).copied().collect();
     // Stable, and the parts come in the order of the ids: ties go to the lower one.
@@ -216,6 +254,7 @@ pub(super) fn merge(parts: &[Part], row: usize, states: usize, plan: &Plan) -> R
         varentropy: 0.0,
         cross: 0.0,
         back: 0.0,
+        apart: twin.map(|_| 0.0),
         above: 0,
         raised: vec![0.0; plan.powers.len()],
         best,
@@ -241,6 +280,13 @@ pub(super) fn merge(parts: &[Part], row: usize, states: usize, plan: &Plan) -> R
         let theirs = lower(of_last.max, last_max).exp();
         if of_last.sum > 0.0 && theirs > 0.0 {
             merged.back += theirs * (own.back + of_last.sum * off);
+        }
+        if let (Some((twin, twin_max)), Some(apart)) = (twin, &mut merged.apart) {
+            let of_twin = &part.sums[at + twin];
+            let theirs = lower(of_twin.max, twin_max).exp();
+            if of_twin.sum > 0.0 && theirs > 0.0 {
+                *apart += theirs * (part.apart[at + row] + of_twin.sum * off);
+            }
         }
     }
     merged.mean = weighted / merged.sum;
@@ -277,6 +323,18 @@ pub(super) fn merge(parts: &[Part], row: usize, states: usize, plan: &Plan) -> R
         };
     }
     merged
+}
+
+/// KL(twin‖row) in nats, infinite where the row rules out what its twin allows; `None` where it has no twin, NaN where one
+/// of the two is invalid.
+pub(super) fn divergence(row: &Row, twin: Option<&Row>) -> Option<f32> {
+    let (apart, twin) = (row.apart?, twin?);
+    if row.max.is_nan() || twin.max.is_nan() {
+        return Some(f32::NAN);
+    }
+    let entropy = twin.sum.ln() - twin.mean;
+    let divergence = -entropy - apart / twin.sum + row.sum.ln();
+    Some(divergence.max(0.0) as f32)
 }
 
 /// Append the distribution columns of `row` to `out` and return its `top` best candidates (filled up with NaN). `last` is

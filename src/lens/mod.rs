@@ -24,7 +24,7 @@ use batched::Batched;
 use candle_core::Tensor;
 use distribution::Plan;
 use fused::Source;
-use pass::HeadPass;
+use pass::HeadPass as _;
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
@@ -78,6 +78,41 @@ pub struct Lens {
     spare: Arc<Mutex<Vec<f32>>>,
 }
 
+/// Which tokens of a forward pass are read, by their indices among those of all its rows; a range reads these.
+#[derive(Clone, Debug)]
+pub struct Which {
+    tokens: Vec<usize>,
+    paired: bool,
+}
+
+impl From<Range<usize>> for Which {
+    fn from(span: Range<usize>) -> Self {
+        Self::these(span.collect())
+    }
+}
+
+impl Which {
+    /// These, in this order.
+    #[must_use]
+    pub fn these(tokens: Vec<usize>) -> Self {
+        Self {
+            tokens,
+            paired: false,
+        }
+    }
+
+    /// The first of both, the second of both and so on. The cells of the second of two know how far they are from those of
+    /// the first ([`Cells::divergence`]); all else is as if they were read alone.
+    #[must_use]
+    pub fn pairs(first: Range<usize>, second: Range<usize>) -> Self {
+        let pairs = first.zip(second);
+        Self {
+            tokens: pairs.flat_map(|(a, b)| [a, b]).collect(),
+            paired: true,
+        }
+    }
+}
+
 /// Some tokens whose states have been read, but not what came after them.
 #[derive(Debug)]
 pub struct Opened {
@@ -85,6 +120,8 @@ pub struct Opened {
     tokens: usize,
     /// States a token, L + 1.
     states: usize,
+    /// Whether they come two by two.
+    paired: bool,
     kept: Kept,
     /// `[tokens][states][d]`: what the sparsity columns read.
     vectors: Vec<f32>,
@@ -167,12 +204,19 @@ impl Lens {
         &self.schema
     }
 
-    /// Read the states of the tokens in `span` (indices into the forward's tokens) before it is known what comes next.
+    /// Read the states of some tokens before it is known what comes next.
     ///
     /// # Errors
-    /// If a tensor operation fails, or the forward did not tap its states.
-    pub fn open(&self, decoder: &Decoder, traced: &Traced, span: Range<usize>) -> Result<Opened> {
-        let gathered = self.gather(decoder, traced, span)?;
+    /// If a tensor operation fails, a token is not there, or the forward did not tap its states.
+    pub fn open(
+        &self,
+        decoder: &Decoder,
+        traced: &Traced,
+        which: impl Into<Which>,
+    ) -> Result<Opened> {
+        let which = which.into();
+        let paired = which.paired;
+        let gathered = self.gather(decoder, traced, &which)?;
         let (tokens, states) = (gathered.tokens, gathered.states);
         let head = decoder.parts();
         if let Some(tiles) = head.tiles() {
@@ -180,6 +224,7 @@ impl Lens {
             return Ok(Opened {
                 tokens,
                 states,
+                paired,
                 kept: Kept::Inputs {
                     head: tiles.clone(),
                     inputs: gathered.inputs,
@@ -191,7 +236,7 @@ impl Lens {
         }
         if !head.is_plain(&gathered.inputs) {
             let logits = head.rest(&gathered.inputs)?.flatten_all()?.to_vec1()?;
-            return Ok(self.opened(tokens, states, logits, gathered.vectors));
+            return Ok(self.reduced(tokens, states, paired, logits, gathered.vectors));
         }
         let (rows, logits) = head.with_last(|last| {
             with_slice(&gathered.inputs, |x| {
@@ -201,7 +246,7 @@ impl Lens {
                 };
                 logits.resize(tokens * states * last.vocab, 0.0);
                 let source = Source::Head(last, x);
-                let plan = Plan::new(&self.settings);
+                let plan = Plan::new(&self.settings).paired(paired);
                 let rows = fused::read(&source, tokens, states, &[], &plan, &mut logits);
                 (rows, logits)
             })
@@ -209,6 +254,7 @@ impl Lens {
         Ok(Opened {
             tokens,
             states,
+            paired,
             kept: Kept::Logits {
                 rows: rows.into_iter().map(|(row, _)| row).collect(),
                 logits,
@@ -227,13 +273,25 @@ impl Lens {
         logits: Vec<f32>,
         vectors: Vec<f32>,
     ) -> Opened {
+        self.reduced(tokens, states, false, logits, vectors)
+    }
+
+    fn reduced(
+        &self,
+        tokens: usize,
+        states: usize,
+        paired: bool,
+        logits: Vec<f32>,
+        vectors: Vec<f32>,
+    ) -> Opened {
         let vocab = logits.len() / (tokens * states).max(1);
         let source = Source::Logits(&logits, vocab);
-        let plan = Plan::new(&self.settings);
+        let plan = Plan::new(&self.settings).paired(paired);
         let rows = fused::read(&source, tokens, states, &[], &plan, &mut []);
         Opened {
             tokens,
             states,
+            paired,
             kept: Kept::Logits {
                 rows: rows.into_iter().map(|(row, _)| row).collect(),
                 logits,
@@ -274,67 +332,68 @@ impl Lens {
                     tiles: head,
                     last: Some(last),
                 };
-                self.pass(&pass, inputs, states, head.vocab, vectors, targets)
+                let plan = Plan::new(&self.settings).paired(opened.paired);
+                let rows = pass.read(inputs, states, targets, &plan)?;
+                Ok(self.passed(rows, states, head.vocab, vectors))
             }
         }
     }
 
-    /// The cells of the tokens in `span` (indices into the forward's tokens), each with the token that came after it, where
-    /// one did. No logits are kept: what is needed beyond the cells is some hundred bytes a state and block of the
+    /// The cells of some tokens, each with the token that came after it, where one did. No logits are kept: what is needed beyond the cells is some hundred bytes a state and block of the
     /// vocabulary for a few tokens at a time, on devices also the logits of a few tokens' final rows.
     ///
     /// # Errors
-    /// If a tensor operation fails, or the forward did not tap its states.
+    /// If a tensor operation fails, a token is not there, or the forward did not tap its states.
     pub fn cells(
         &self,
         decoder: &Decoder,
         traced: &Traced,
-        span: Range<usize>,
+        which: impl Into<Which>,
         targets: &[Option<u32>],
     ) -> Result<Vec<Cells>> {
-        let head = decoder.parts();
-        let gathered = self.gather(decoder, traced, span.clone())?;
+        let (head, which) = (decoder.parts(), which.into());
+        let gathered = self.gather(decoder, traced, &which)?;
         match pass::of(head, &gathered.inputs) {
-            Some(pass) => self.pass(
-                pass.as_ref(),
-                &gathered.inputs,
-                gathered.states,
-                head.vocab(),
-                &gathered.vectors,
-                targets,
-            ),
-            None => self.read(&self.open(decoder, traced, span)?, targets),
+            Some(pass) => {
+                let plan = Plan::new(&self.settings).paired(which.paired);
+                let rows = pass.read(&gathered.inputs, gathered.states, targets, &plan)?;
+                Ok(self.passed(rows, gathered.states, head.vocab(), &gathered.vectors))
+            }
+            None => self.read(&self.open(decoder, traced, which)?, targets),
         }
     }
 
-    /// The cells of inputs `[tokens · states, width]` of a head by one pass over it.
-    fn pass(
+    /// The cells of what one pass over a head gave.
+    fn passed(
         &self,
-        pass: &dyn HeadPass,
-        inputs: &Tensor,
+        rows: Vec<(distribution::Row, Option<f32>)>,
         states: usize,
         vocab: usize,
         vectors: &[f32],
-        targets: &[Option<u32>],
-    ) -> Result<Vec<Cells>> {
-        let rows = pass.read(inputs, states, targets, &Plan::new(&self.settings))?;
+    ) -> Vec<Cells> {
         let (rows, wanted): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
         let target = |row: usize| wanted[row].map(|z| (z, None));
-        Ok(self.fill(&rows, states, vocab, vectors, target))
+        self.fill(&rows, states, vocab, vectors, target)
     }
 
-    /// Final norm of all states of the tokens in `span`, token by token, as the head reads it.
-    fn gather(&self, decoder: &Decoder, traced: &Traced, span: Range<usize>) -> Result<Gathered> {
+    /// Final norm of all states of some tokens, token by token, as the head reads it.
+    fn gather(&self, decoder: &Decoder, traced: &Traced, which: &Which) -> Result<Gathered> {
         let d = decoder.config().d_model;
-        let (tokens, states) = (span.len(), traced.states.len());
+        let (tokens, states) = (which.tokens.len(), traced.states.len());
+        let there = traced.last.dim(0)?;
+        if let Some(token) = which.tokens.iter().find(|token| **token >= there) {
+            let problem = format!("token {token} of {there} is to be read");
+            return Err(candle_core::Error::Msg(problem).into());
+        }
         let place = decoder.placement().last();
         let rows = match place.backend {
             Backend::Kernels => {
                 let mut vectors = vec![0.0; tokens * states * d];
                 for (layer, h) in traced.states.iter().enumerate() {
-                    with_slice(&h.narrow(0, span.start, tokens)?, |h| {
-                        for (token, h) in h.chunks_exact(d).enumerate() {
-                            let row = token * states + layer;
+                    with_slice(h, |h| {
+                        for (i, token) in which.tokens.iter().enumerate() {
+                            let row = i * states + layer;
+                            let h = &h[token * d..(token + 1) * d];
                             vectors[row * d..(row + 1) * d].copy_from_slice(h);
                         }
                     })?;
@@ -342,7 +401,11 @@ impl Lens {
                 Tensor::from_vec(vectors, (tokens * states, d), &place.device)?
             }
             Backend::Tensors => {
-                let near = |h: &Tensor| place.bring(&h.narrow(0, span.start, tokens)?);
+                let ids: Vec<u32> = which.tokens.iter().map(|token| *token as u32).collect();
+                let near = |h: &Tensor| {
+                    let ids = Tensor::from_slice(&ids, tokens, h.device())?;
+                    place.bring(&h.index_select(&ids, 0)?)
+                };
                 let states: Vec<Tensor> =
                     traced.states.iter().map(near).collect::<Result<_, _>>()?;
                 Tensor::stack(&states, 1)?.flatten_to(1)?
@@ -397,9 +460,18 @@ impl Lens {
                 (values, top)
             })
             .collect();
+        let divergence = |first: usize| {
+            let of = |row: usize| {
+                let twin = row.checked_sub(states).and_then(|twin| rows.get(twin));
+                distribution::divergence(&rows[row], twin)
+            };
+            (first..first + states).map(of).collect::<Option<_>>()
+        };
         filled
             .chunks(states)
-            .map(|rows| Cells {
+            .enumerate()
+            .map(|(token, rows)| Cells {
+                divergence: divergence(token * states),
                 values: rows.iter().flat_map(|r| r.0.iter().copied()).collect(),
                 top: rows.iter().flat_map(|r| r.1.iter().copied()).collect(),
                 decided_layer: decided_layer(rows),

@@ -22,6 +22,12 @@ pub struct Linear {
     backend: Backend,
 }
 
+#[cfg(test)]
+thread_local! {
+    /// How many weight matrices this thread has handed to a kernel.
+    pub(crate) static READ: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 impl Linear {
     /// From a stored matrix `[outputs, inputs]` and an optional bias `[outputs]`.
     ///
@@ -218,6 +224,8 @@ impl Linear {
 
     /// Run `f` on the weights as they lie in main memory.
     pub(crate) fn with_matrix<R>(&self, f: impl FnOnce(Matrix<'_>) -> R) -> Result<R> {
+        #[cfg(test)]
+        READ.with(|read| read.set(read.get() + 1));
         match &self.weight {
             Stored::Float(w) => {
                 let (storage, layout) = w.storage_and_layout();

@@ -68,15 +68,6 @@ impl Generation {
     pub fn start(model: &Model, job: Job, emit: &mut dyn FnMut(Event)) -> Result<Self> {
         job.sampling.validate()?;
         let tokens = tokenize(model, &job.prompt)?;
-        if let Some(limit) = model.card().limit()
-            && tokens.len() > limit
-        {
-            return Err(Error::Usage(format!(
-                "The prompt has {} tokens, but {} reads at most {limit}. Shorten it",
-                tokens.len(),
-                model.card().name
-            )));
-        }
         let lens = Lens::new(job.lens.clone());
         let mut state = model.decoder().state();
         // Read in chunks as if at once.
@@ -216,23 +207,6 @@ impl Generation {
         limit.is_none_or(|limit| self.tokens.len() <= limit)
     }
 
-    /// How many tokens to read at once. Attention rows of all blocks are held meanwhile, so long texts are read in
-    /// shorter chunks then.
-    fn chunk(&self, model: &Model, from: usize) -> usize {
-        if !self.generates {
-            return self.tokens.len();
-        }
-        let c = model.decoder().config();
-        let head = c.d_model * c.vocab;
-        let work = 2 * (model.decoder().size().0 as usize + head * c.blocks());
-        let most = (WORK / work.max(1)).clamp(24, CHUNK);
-        if !self.job.attention {
-            return most;
-        }
-        let row = 4 * c.blocks() * c.heads.max(1) * (from + most);
-        (ATTENTION_BYTES / row).clamp(1, most)
-    }
-
     /// Read what has not been read: a chunk of the prompt, or the token drawn last.
     fn read(&mut self, model: &Model, emit: &mut dyn FnMut(Event)) -> Result<()> {
         if self.state.len() == self.tokens.len() {
@@ -255,7 +229,13 @@ impl Generation {
         from: usize,
         emit: &mut dyn FnMut(Event),
     ) -> Result<()> {
-        let to = self.tokens.len().min(from + self.chunk(model, from));
+        let to = match self.generates {
+            true => self
+                .tokens
+                .len()
+                .min(from + chunk(model, 1, self.job.attention, from)),
+            false => self.tokens.len(),
+        };
         let causal = self.generates;
         let late = self.job.fill == Fill::Between && to < self.tokens.len() && rewinds(model);
         let taps = match late {
@@ -378,10 +358,7 @@ impl Generation {
         self.speed.lens_ms += began.elapsed().as_secs_f64() * 1e3;
         let Some(id) = drawn else {
             self.pending = Some(pending);
-            return Err(Error::failed(
-                format!("the model's logits at position {position} hold no number to draw from"),
-                "Its weights are damaged: fetch the model again and run `entroscope doctor --model` on it.",
-            ));
+            return Err(nothing_to_draw(position));
         };
         self.lens.close(pending.opened);
         self.tokens.push(id);
@@ -472,8 +449,33 @@ fn rewinds(model: &Model) -> bool {
     !by_length && c.layers.iter().all(attention)
 }
 
+/// How many tokens of each of `branches` to read at once from a position on. With `attention` the rows of all blocks are held
+/// meanwhile, so long texts are read in shorter chunks then.
+pub(super) fn chunk(model: &Model, branches: usize, attention: bool, from: usize) -> usize {
+    let c = model.decoder().config();
+    let head = c.d_model * c.vocab;
+    let work = 2 * branches * (model.decoder().size().0 as usize + head * c.blocks());
+    let most = (WORK / work.max(1)).clamp(24, CHUNK);
+    if !attention {
+        return most;
+    }
+    let row = 4 * branches * c.blocks() * c.heads.max(1) * (from + most);
+    (ATTENTION_BYTES / row).clamp(1, most)
+}
+
+/// Why a run cannot go on.
+pub(super) fn nothing_to_draw(position: usize) -> Error {
+    Error::failed(
+        format!("the model's logits at position {position} hold no number to draw from"),
+        "Its weights are damaged: fetch the model again and run `entroscope doctor --model` on it.",
+    )
+}
+
 /// The prompt's token ids, checked against the model.
-fn tokenize(model: &Model, prompt: &Prompt) -> Result<Vec<u32>> {
+///
+/// # Errors
+/// If there are none, too many for the model, or such as it does not have.
+pub(super) fn tokenize(model: &Model, prompt: &Prompt) -> Result<Vec<u32>> {
     let empty = || {
         Error::Usage(
             "The prompt is empty. Type some text, or pass a prompt on the command line".into(),
@@ -494,6 +496,13 @@ fn tokenize(model: &Model, prompt: &Prompt) -> Result<Vec<u32>> {
         Some(id) => Err(Error::Usage(format!(
             "Token id {id} is outside the model's vocabulary of {vocab}"
         ))),
-        None => Ok(tokens),
+        None => match model.card().limit() {
+            Some(limit) if tokens.len() > limit => Err(Error::Usage(format!(
+                "The prompt has {} tokens, but {} reads at most {limit}. Shorten it",
+                tokens.len(),
+                model.card().name
+            ))),
+            _ => Ok(tokens),
+        },
     }
 }

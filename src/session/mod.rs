@@ -1,19 +1,23 @@
 //! The engine thread that owns a model; requests in, events out.
 
 pub mod bench;
+mod compare;
 mod engine;
 mod generation;
 mod protocol;
 mod recorder;
+mod sets;
 
 use crate::error::Result;
 use crate::lens::check;
 use crate::model::source::Progress;
 use crate::model::{LoadOptions, Model};
+pub use compare::{Comparison, compare};
 pub use engine::{Engine, run};
 pub use generation::Generation;
 pub use protocol::{Event, Fill, Finish, Job, Prompt, Request, Speed};
 pub use recorder::Recorder;
+pub use sets::{SetJob, Sets};
 
 /// Load a model and see that it computes.
 ///

@@ -2,7 +2,7 @@
 
 use super::protocol::{Event, Job};
 use crate::model::ModelCard;
-use crate::trace::{Aim, Grid, Record, Schema};
+use crate::trace::{Aim, Grid, Pairing, Record, Schema, Side};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -16,6 +16,16 @@ impl Recorder {
     /// An empty record of `job` on the model of `card`.
     #[must_use]
     pub fn new(card: Arc<ModelCard>, job: &Job) -> Self {
+        Self::of(card, job, &["main"], None)
+    }
+
+    /// An empty record of a comparison: the steering of `job` against the plain model.
+    #[must_use]
+    pub fn of_comparison(card: Arc<ModelCard>, job: &Job, pairing: Pairing) -> Self {
+        Self::of(card, job, &Side::BOTH.map(Side::label), Some(pairing))
+    }
+
+    fn of(card: Arc<ModelCard>, job: &Job, branches: &[&str], comparison: Option<Pairing>) -> Self {
         let schema = Arc::new(Schema::new(&job.lens));
         let grid = Grid::new(card.blocks, schema.len(), schema.top()).aimed(Aim::of(card.causal));
         let max_new_tokens = if card.causal { job.max_new_tokens } else { 0 };
@@ -27,17 +37,30 @@ impl Recorder {
                 sampling_changes: Vec::new(),
                 lens: job.lens.clone(),
                 steering: job.steering.description(),
+                comparison,
                 max_new_tokens,
-                branches: vec![("main".into(), grid)],
+                branches: branches
+                    .iter()
+                    .map(|name| ((*name).to_owned(), grid.clone()))
+                    .collect(),
                 started: SystemTime::now(),
                 ended: None,
             },
         }
     }
 
-    /// Take in one event.
+    /// Take in one event of a run.
     pub fn apply(&mut self, event: &Event) {
-        let Some((_, grid)) = self.record.branches.first_mut() else {
+        self.apply_to(0, event);
+    }
+
+    /// Take in one event of one side of a comparison.
+    pub fn apply_side(&mut self, side: Side, event: &Event) {
+        self.apply_to(side as usize, event);
+    }
+
+    fn apply_to(&mut self, branch: usize, event: &Event) {
+        let Some((_, grid)) = self.record.branches.get_mut(branch) else {
             return;
         };
         match event {

@@ -115,6 +115,9 @@ pub struct Cells {
     pub decided_layer: Option<u32>,
     /// Attention statistics, when they were asked for.
     pub attention: Option<Attention>,
+    /// KL(baseline‖this), nats, `[L + 1]`: how far each distribution is from that of the cell it was read beside; none where
+    /// there was no such cell, or one of another text.
+    pub divergence: Option<Box<[f32]>>,
     /// Identifies the steering plan these cells were computed under; 0 is the plain model.
     pub plan: u32,
 }

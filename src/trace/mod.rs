@@ -4,10 +4,14 @@
 //! when the lens has read it, in any order. Cells sit behind an [`Arc`], so a snapshot or a message to another thread
 //! costs a pointer. Nothing above this module computes a metric of its own.
 
+mod difference;
 mod grid;
+mod samples;
 mod schema;
 
+pub use difference::{Compared, Difference, Pairing, Side, Spread};
 pub use grid::{Aim, Attention, Candidate, Cells, Grid, Kind, Token};
+pub use samples::{Sample, Samples, Separation, Set};
 pub use schema::{Group, Metric, MetricSpec, Schema, Unit};
 
 use crate::lens::LensSettings;
@@ -29,6 +33,8 @@ pub struct Record {
     pub sampling_changes: Vec<(usize, Sampling)>,
     /// The control vectors in force, as the manifest tells them; `None` for the plain model.
     pub steering: Option<serde_json::Value>,
+    /// How the two branches of a comparison read; `None` for any other record.
+    pub comparison: Option<Pairing>,
     /// Most new tokens that were asked for.
     pub max_new_tokens: usize,
     /// The named grids: `main`, or `baseline` and `steered`, …
@@ -37,4 +43,16 @@ pub struct Record {
     pub started: std::time::SystemTime,
     /// Wall-clock end, when it has ended.
     pub ended: Option<std::time::SystemTime>,
+}
+
+impl Record {
+    /// The two branches of a comparison, cell by cell; `None` for any other record.
+    #[must_use]
+    pub fn difference(&self) -> Option<Difference<'_>> {
+        self.comparison?;
+        match self.branches.as_slice() {
+            [(_, baseline), (_, steered)] => Some(Difference::new(baseline, steered)),
+            _ => None,
+        }
+    }
 }

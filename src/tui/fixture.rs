@@ -205,6 +205,7 @@ pub fn cells(position: usize) -> Cells {
         top: top.into(),
         decided_layer: Some(decided as u32),
         attention: Some(attention(position, position + 1)),
+        divergence: None,
         plan: 0,
     }
 }

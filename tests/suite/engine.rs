@@ -227,6 +227,9 @@ async fn a_model_that_cannot_be_loaded_leaves_the_engine_ready() {
     }
 }
 
+/// Cells of a position, or a token.
+type Step = (Option<usize>, u32, Option<Arc<Cells>>);
+
 /// The first token of a long prompt comes before the cells of its earlier chunks, which come where the eye is first, and in
 /// the end every cell is what it is when all are read before.
 #[test]
@@ -256,7 +259,7 @@ fn owed_cells_come_where_the_eye_is_and_are_the_same() {
         assert!(!generation.owes());
         events
     };
-    let drawn_before = |events: &[(Option<usize>, u32, Option<Arc<Cells>>)]| {
+    let drawn_before = |events: &[Step]| {
         let first = events.iter().position(|e| e.0 == Some(0)).unwrap();
         events[..first].iter().filter(|e| e.0.is_none()).count()
     };
@@ -266,7 +269,7 @@ fn owed_cells_come_where_the_eye_is_and_are_the_same() {
     assert_eq!(drawn_before(&before), 0);
     assert_eq!(drawn_before(&unseen), 20);
     assert_eq!(drawn_before(&seen), 4);
-    let sorted = |events: &[(Option<usize>, u32, Option<Arc<Cells>>)]| {
+    let sorted = |events: &[Step]| {
         let cells = events.iter().filter_map(|e| Some((e.0?, e.2.clone()?)));
         let tokens: Vec<u32> = events
             .iter()

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod binary;
+mod compare;
 mod demo;
 mod devices;
 mod engine;

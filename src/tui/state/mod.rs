@@ -517,6 +517,7 @@ impl State {
             sampling_changes: run.sampling_changes.clone(),
             lens: run.lens.clone(),
             steering: None,
+            comparison: None,
             max_new_tokens: run.max_new_tokens,
             branches: vec![("main".to_owned(), run.grid.clone())],
             started: run.started,
