@@ -276,7 +276,7 @@ fn comparison<'a>(record: &'a Record, finish: [Finish; 2], model: &'a Model) -> 
             .zip(finish)
             .map(|((name, grid), finish)| BranchReport {
                 name,
-                text: drawn(grid),
+                text: text::scrub_lines(&drawn(grid)),
                 token_ids: grid.tokens().iter().map(|t| t.id).collect(),
                 finish: finish.label(),
             })
