@@ -4,7 +4,7 @@ use super::generation::Generation;
 use super::protocol::{Event, Finish, Job, Request};
 use crate::error::{Error, Result};
 use crate::model::{LoadOptions, Model};
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,6 +42,7 @@ impl Engine {
                     outbox,
                     model: None,
                     run: None,
+                    look: 0..0,
                 };
                 worker.load(&model);
                 worker.serve(&inbox);
@@ -66,6 +67,8 @@ struct Worker {
     outbox: UnboundedSender<Event>,
     model: Option<Model>,
     run: Option<Run>,
+    /// The positions on the screen, which the next run is told too.
+    look: Range<usize>,
 }
 
 struct Run {
@@ -79,6 +82,8 @@ enum Mode {
     Paused,
     /// One token, then paused.
     Stepping,
+    /// Stopped; nothing is drawn, but the cells that are owed are read.
+    Settling,
     Ended,
 }
 
@@ -88,7 +93,7 @@ impl Worker {
             let busy = self.run.as_ref().is_some_and(|run| match run.mode {
                 Mode::Running | Mode::Stepping => true,
                 // Nothing is drawn, but what is on the screen is completed.
-                Mode::Paused => run.generation.owes(),
+                Mode::Paused | Mode::Settling => run.generation.owes(),
                 Mode::Ended => false,
             });
             let request = if busy {
@@ -180,15 +185,15 @@ impl Worker {
             Request::Step => self.set_mode(|m| m == Mode::Paused, Mode::Stepping),
             Request::Stop => {
                 if let Some(run) = &mut self.run
-                    && run.mode != Mode::Ended
+                    && !matches!(run.mode, Mode::Ended | Mode::Settling)
                 {
-                    run.mode = Mode::Ended;
+                    run.mode = Mode::Settling;
                     self.send(Event::Finished(Finish::Stopped));
                 }
             }
             Request::Continue(more) => {
                 if let Some(run) = &mut self.run
-                    && run.mode == Mode::Ended
+                    && matches!(run.mode, Mode::Ended | Mode::Settling)
                 {
                     run.generation.extend(more);
                     run.generation.restart_clock();
@@ -197,8 +202,9 @@ impl Worker {
                 }
             }
             Request::Look(positions) => {
+                self.look = positions;
                 if let Some(run) = &mut self.run {
-                    run.generation.look(positions);
+                    run.generation.look(self.look.clone());
                 }
             }
             Request::SetSampling(sampling) => match (sampling.validate(), &mut self.run) {
@@ -224,7 +230,8 @@ impl Worker {
             let _ = outbox.send(event);
         });
         match started {
-            Ok(generation) => {
+            Ok(mut generation) => {
+                generation.look(self.look.clone());
                 self.run = Some(Run {
                     generation,
                     mode: Mode::Running,
@@ -243,7 +250,7 @@ impl Worker {
             match to {
                 Mode::Paused => self.send(Event::Paused),
                 Mode::Running => self.send(Event::Resumed),
-                Mode::Stepping | Mode::Ended => {}
+                Mode::Stepping | Mode::Settling | Mode::Ended => {}
             }
         }
     }
@@ -258,7 +265,7 @@ impl Worker {
             let _ = outbox.send(event);
         };
         let ended = match run.mode {
-            Mode::Paused => run.generation.fill(model, &mut emit).map(|()| None),
+            Mode::Paused | Mode::Settling => run.generation.fill(model, &mut emit).map(|()| None),
             _ => run.generation.advance(model, &mut emit),
         };
         match ended {

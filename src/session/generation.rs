@@ -1,7 +1,7 @@
 //! One run, step by step: read the prompt in chunks, then draw, emit and read token after token.
 //!
 //! After every step each token but the last drawn one has been read and its cells are complete (they know what came
-//! next), so a run can pause, stop or end anywhere.
+//! next) or owed ([`Fill::Between`]), so a run can pause, stop or end anywhere.
 
 use super::protocol::{Event, Fill, Finish, Job, Prompt, Speed};
 use crate::error::{Error, Result};

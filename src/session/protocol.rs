@@ -87,11 +87,11 @@ pub enum Request {
     Resume,
     /// While paused: draw one token and pause again.
     Step,
-    /// End the run; what was read stays, and [`Request::Continue`] can go on from there.
+    /// End the run; what was read stays, cells still owed are read, and [`Request::Continue`] can go on from there.
     Stop,
     /// Draw up to this many more tokens after a finished or stopped run.
     Continue(usize),
-    /// The positions that are on the screen: cells still owed there come first.
+    /// The positions that are on the screen, of this run and those to come: cells still owed there come first.
     Look(Range<usize>),
     /// Use these settings from the next token on.
     SetSampling(Sampling),

@@ -1,7 +1,7 @@
 //! Control vectors in PyTorch's files (`torch.save`): a zip with a pickle and the tensors' numbers. Nothing in it is run.
 //!
 //! Read are a tensor `[d_model]` (for all layers) or `[blocks, d_model]`, a list of tensors or of lists (layer 1, 2, …), and
-//! a dictionary of them by block: 3, "3" or "direction.3", from 0.
+//! a dictionary of them by block: 3, "3" or "direction.3", from 0. A plain list that is named twice is refused: save a copy.
 
 use super::file::{MAX_BYTES, Numbers, Opened, assemble, refuse};
 use super::pickle::{self, Kind, Value};
@@ -193,7 +193,7 @@ impl Reader {
         let count = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
         let count = count.filter(|n| *n <= MAX_WIDTH * MAX_LAYERS);
         let count = count.ok_or_else(|| format!("has a tensor of the shape {shape:?}"))?;
-        let mut expected = 1;
+        let mut expected = 1usize;
         for (size, stride) in shape.iter().zip(&stride).rev() {
             if *size != 1 && *stride != expected {
                 return Err(
@@ -201,7 +201,7 @@ impl Reader {
                         .into(),
                 );
             }
-            expected *= size;
+            expected = expected.saturating_mul(*size);
         }
         let (each, read): (usize, fn(&[u8]) -> f32) = match class {
             "torch.FloatStorage" => (4, |b| b.try_into().map_or(f32::NAN, f32::from_le_bytes)),

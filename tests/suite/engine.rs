@@ -2,7 +2,7 @@
 
 use entroscope::model::{LoadOptions, Sampling};
 use entroscope::session::{Engine, Event, Fill, Finish, Generation, Job, Prompt, Request};
-use entroscope::trace::{Cells, Token};
+use entroscope::trace::{Cells, Kind, Token};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -30,9 +30,11 @@ impl Driver {
 
     async fn open(fixture: &str) -> Self {
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-        let model = fixtures.join(fixture);
-        let (engine, events) =
-            Engine::start(model.display().to_string(), LoadOptions::default()).unwrap();
+        Self::load(fixtures.join(fixture).display().to_string()).await
+    }
+
+    async fn load(model: String) -> Self {
+        let (engine, events) = Engine::start(model, LoadOptions::default()).unwrap();
         let mut driver = Self {
             engine,
             events,
@@ -99,15 +101,23 @@ async fn unbroken(new: usize) -> (Vec<u32>, Vec<Vec<u32>>) {
 #[tokio::test]
 async fn a_run_that_was_stopped_in_its_prompt_ends_like_an_unbroken_one() {
     let whole = unbroken(6).await;
-    let mut driver = Driver::start().await;
-    driver.ask(Request::Generate(Box::new(job(6))));
-    driver.until(|e| matches!(e, Event::Cells { .. })).await;
-    driver.ask(Request::Stop);
-    assert_eq!(driver.finished().await, Finish::Stopped);
-    let drawn = driver.seen.tokens.len() - 100;
-    driver.ask(Request::Continue(6 - drawn));
-    assert_eq!(driver.finished().await, Finish::Length);
-    assert_eq!(driver.result(), whole);
+    for wait in [false, true] {
+        let mut driver = Driver::start().await;
+        driver.ask(Request::Generate(Box::new(job(6))));
+        if wait {
+            driver.until(|e| matches!(e, Event::Cells { .. })).await;
+        }
+        driver.ask(Request::Stop);
+        // Once cells are here, all the rest may be too.
+        if driver.finished().await == Finish::Stopped {
+            let drawn = driver.seen.tokens.len() - 100;
+            driver.ask(Request::Continue(6 - drawn));
+            assert_eq!(driver.finished().await, Finish::Length);
+        } else {
+            assert!(wait, "nothing was read before the request");
+        }
+        assert_eq!(driver.result(), whole);
+    }
 }
 
 #[tokio::test]
@@ -293,4 +303,43 @@ fn owed_cells_come_where_the_eye_is_and_are_the_same() {
             assert!(same(&entropy(cells), &entropy(other)), "{position}");
         }
     }
+}
+
+/// The engine knows what is on the screen before a run begins, and a stopped run still completes what it owes.
+#[tokio::test]
+async fn a_stopped_run_completes_the_cells_that_it_owes() {
+    let mut driver = Driver::load("demo".into()).await;
+    let job = |count: u32| {
+        let ids = (0..count).map(|i| 5 + i * 7 % 900).collect();
+        let mut job = Job::new(Prompt::Ids(ids), 40);
+        (job.ignore_eos, job.fill) = (true, Fill::Between);
+        Request::Generate(Box::new(job))
+    };
+    driver.engine.send(Request::Look(0..50));
+    driver.engine.send(job(200));
+    driver
+        .until(|e| matches!(e, Event::Cells { position: 0, .. }))
+        .await;
+    let drawn = driver.seen.tokens.len() - 200;
+    assert!(
+        (4..40).contains(&drawn),
+        "{drawn} tokens before what the eye is on"
+    );
+    // Out of sight, and stopped after the first token.
+    driver.engine.send(Request::Look(190..200));
+    driver.engine.send(job(200));
+    // What comes before this belongs to the run before.
+    driver.until(|e| matches!(e, Event::Started { .. })).await;
+    driver
+        .until(|e| matches!(e, Event::Token(t) if t.kind == Kind::Generated))
+        .await;
+    driver.engine.send(Request::Stop);
+    driver
+        .until(|e| matches!(e, Event::Finished(Finish::Stopped)))
+        .await;
+    driver
+        .until(|e| matches!(e, Event::Cells { position: 127, .. }))
+        .await;
+    let missing = (0..200).filter(|i| !driver.seen.cells.contains_key(i));
+    assert_eq!(missing.count(), 0);
 }
