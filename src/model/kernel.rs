@@ -204,19 +204,19 @@ pub(crate) fn strip(input: &Input<'_>, w: Matrix<'_>, first: usize, out: &mut [&
 
 /// The same with the instructions of `set`, for which the input was made.
 fn strip_of(set: Set, input: &Input<'_>, w: Matrix<'_>, first: usize, out: &mut [&mut [f32]]) {
-    // SAFETY: a set is only named where its instructions were found.
-    #[allow(unsafe_code)]
-    unsafe {
-        match set {
-            #[cfg(target_arch = "x86_64")]
-            Set::Avx512 => strip_avx512(input, w, first, out),
-            #[cfg(target_arch = "x86_64")]
-            Set::Avx2 => strip_avx2(input, w, first, out),
-            #[cfg(target_arch = "aarch64")]
-            Set::Neon => strip_with::<lanes::arm::Neon, false>(input, w, first, out),
-            #[cfg(not(target_arch = "aarch64"))]
-            Set::Plain => strip_with::<lanes::Plain, false>(input, w, first, out),
-        }
+    match set {
+        // SAFETY: a set is only named where its instructions were found, as below.
+        #[cfg(target_arch = "x86_64")]
+        #[allow(unsafe_code)]
+        Set::Avx512 => unsafe { strip_avx512(input, w, first, out) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        #[allow(unsafe_code)]
+        Set::Avx2 => unsafe { strip_avx2(input, w, first, out) },
+        #[cfg(target_arch = "aarch64")]
+        Set::Neon => strip_with::<lanes::arm::Neon, false>(input, w, first, out),
+        #[cfg(not(target_arch = "aarch64"))]
+        Set::Plain => strip_with::<lanes::Plain, false>(input, w, first, out),
     }
 }
 
