@@ -162,7 +162,7 @@ pub struct ConvertArgs {
 /// Arguments of `steer arith`.
 #[derive(ClapArgs, Clone, Debug)]
 pub struct ArithArgs {
-    /// Control vectors to add up, each with a factor if wanted: 0.5*V.gguf
+    /// Control vectors to add up, each with a factor if wanted: 0.5*V.gguf; negative ones after `--`
     #[arg(value_name = "[K*]V", required = true)]
     pub plus: Vec<String>,
     /// Control vectors to subtract

@@ -32,7 +32,7 @@ pub(super) trait HeadPass {
 pub(super) fn of<'a>(head: &'a Head, inputs: &Tensor) -> Option<Box<dyn HeadPass + 'a>> {
     if let Some(tiles) = head.tiles() {
         // A kernel for CUDA goes here, for `inputs.device().is_cuda()`: it would read the tiles' weights as they lie and
-        // give a block's sums per row, as `Batched` does with some fifty launches a tile.
+        // give a block's sums per row, as `Batched` does with many launches a tile.
         return Some(Box::new(Batched { tiles, last: None }));
     }
     match head.is_plain(inputs) {

@@ -9,6 +9,7 @@ use super::input::Input;
 use super::kernel::{self, Matrix};
 use super::linear::{Linear, split_rows};
 use super::ops::with_slice;
+use super::vectors::tanh;
 use super::weights::{Loader, Stored};
 use crate::error::Result;
 use candle_core::Tensor;
@@ -213,7 +214,7 @@ impl Last<'_> {
         }
         if let Some(cap) = self.cap {
             for y in y {
-                *y = cap * kernel::tanh(*y / cap);
+                *y = cap * tanh(*y / cap);
             }
         }
     }

@@ -52,46 +52,6 @@ impl Matrix<'_> {
     }
 }
 
-/// e^x for x ≤ 88: range reduction by ln 2 and a degree-6 polynomial, within 2 units in the last place; 0 below −87.
-#[inline(always)]
-#[must_use]
-pub fn exp(x: f32) -> f32 {
-    const LN2_HI: f32 = 0.693_359_4;
-    const LN2_LO: f32 = -2.121_944_4e-4;
-    let clamped = x.clamp(-87.0, 88.0);
-    // So large a sum has no digits left below one, and its last bits are the whole number.
-    let shifted = clamped * std::f32::consts::LOG2_E + 12_582_912.0;
-    let n = shifted - 12_582_912.0;
-    let r = (clamped - n * LN2_HI) - n * LN2_LO;
-    let mut p = 1.987_569_2e-4f32;
-    p = p * r + 1.398_199_9e-3;
-    p = p * r + 8.333_452e-3;
-    p = p * r + 4.166_579_6e-2;
-    p = p * r + 1.666_666_5e-1;
-    p = p * r + 0.5;
-    let p = p * r * r + r + 1.0;
-    let scale = f32::from_bits(shifted.to_bits().wrapping_add(127) << 23);
-    // NaN fails the comparison and stays NaN.
-    if x < -87.0 { 0.0 } else { p * scale }
-}
-
-/// tanh x within 2⁻²² of its size.
-#[inline(always)]
-#[must_use]
-pub fn tanh(x: f32) -> f32 {
-    let e = exp(-2.0 * x.abs());
-    let far = ((1.0 - e) / (1.0 + e)).copysign(x);
-    // Near 0 that would be a small difference of ones.
-    let s = x * x;
-    let mut p = -5.704_988_7e-3f32;
-    p = p * s + 2.063_909e-2;
-    p = p * s - 5.373_971_6e-2;
-    p = p * s + 1.333_144_2e-1;
-    p = p * s - 3.333_328e-1;
-    let near = p * s * x + x;
-    if x.abs() < 0.625 { near } else { far }
-}
-
 /// `y[n][m] = …` for `rows` rows of `x` (each `columns` long) against all rows of `w`; `y` is `[rows, m]`.
 pub fn product(x: &[f32], w: Matrix<'_>, rows: usize, columns: usize, y: &mut [f32]) {
     products_of(x, rows, columns, vec![(w, y)]);
@@ -594,30 +554,5 @@ mod tests {
         assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-2));
         product(&x, Matrix::BF16(&brains), 2, 64, &mut b);
         assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-1));
-    }
-
-    #[test]
-    fn tanh_is_close_relative_to_its_size() {
-        for i in -200_000i32..200_000 {
-            let x = i as f32 / 10_000.0;
-            let exact = f64::from(x).tanh();
-            let off = (f64::from(tanh(x)) - exact).abs();
-            assert!(off <= 2.5e-7 * exact.abs(), "{x}");
-        }
-        assert_eq!(tanh(f32::INFINITY), 1.0);
-        assert_eq!(tanh(f32::NEG_INFINITY), -1.0);
-        assert!(tanh(f32::NAN).is_nan());
-    }
-
-    #[test]
-    fn exp_is_within_two_units_in_the_last_place() {
-        for i in -86_000..88_000 {
-            let x = i as f32 / 1000.0;
-            let exact = f64::from(x).exp();
-            assert!((f64::from(exp(x)) / exact - 1.0).abs() < 2.5e-7, "{x}");
-        }
-        assert_eq!(exp(f32::NEG_INFINITY), 0.0);
-        assert!(exp(f32::NAN).is_nan());
-        assert_eq!(exp(0.0), 1.0);
     }
 }

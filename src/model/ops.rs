@@ -4,8 +4,8 @@
 //! and training would need two code paths. These are `CustomOp`s with `bwd`, so one forward serves both. They run in
 //! main memory; other devices compute with their [twins](super::backend).
 
-use super::kernel::{self, Matrix, exp};
-use super::vectors::{self, sigmoid};
+use super::kernel::{self, Matrix};
+use super::vectors::{self, exp, sigmoid};
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, D, Device, Layout, Result, Shape, Storage, Tensor,
 };

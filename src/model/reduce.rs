@@ -2,8 +2,7 @@
 //!
 //! A block's sums depend on its own logits alone: which rows, threads or tiles it was computed with makes no difference to
 //! a single bit.
-use super::kernel::exp;
-use super::vectors::compiled;
+use super::vectors::{compiled, exp};
 
 /// Logits of a block.
 pub(crate) const BLOCK: usize = 512;

@@ -181,7 +181,7 @@ mod tests {
     use super::*;
     use rand::{Rng, SeedableRng};
 
-    fn random(seed: u64, dims: &[usize]) -> Tensor {
+    pub(super) fn random(seed: u64, dims: &[usize]) -> Tensor {
         let mut rng = rand::rngs::StdRng::seed_from_u64(seed);
         let numbers: Vec<f32> = (0..dims.iter().product())
             .map(|_| rng.random_range(-2.0..2.0))

@@ -195,17 +195,9 @@ pub(crate) fn gated_norm(
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::random;
     use super::*;
     use candle_core::Device;
-    use rand::{Rng, SeedableRng};
-
-    fn random(seed: u64, dims: &[usize]) -> Tensor {
-        let mut rng = rand::rngs::StdRng::seed_from_u64(seed);
-        let numbers: Vec<f32> = (0..dims.iter().product())
-            .map(|_| rng.random_range(-2.0..2.0))
-            .collect();
-        Tensor::from_vec(numbers, dims, &Device::Cpu).unwrap()
-    }
 
     fn numbers(t: &Tensor) -> Vec<f32> {
         t.flatten_all().unwrap().to_vec1().unwrap()

@@ -1,0 +1,220 @@
+//! Sixteen running sums of a dot product, in the registers of whatever the processor has.
+//!
+//! Every set adds the same numbers in the same order: lane i takes the columns i, i + 16, i + 32, …, and the lanes are
+//! added by halves (i + 8, then i + 4, i + 2, i + 1). The sets with a fused multiply-add round alike, so AVX2 and AVX-512
+//! agree to the last bit; without one the products are rounded too.
+#![allow(unsafe_code)]
+
+use super::tiles::Ahead;
+use super::{panels, q8, tiles};
+
+#[cfg(target_arch = "aarch64")]
+pub(super) mod arm;
+#[cfg(target_arch = "x86_64")]
+pub(super) mod x86;
+
+/// Sixteen lanes of f32.
+///
+/// # Safety
+/// The methods may only run on a processor that has the instructions of the type, and `load` reads 16 numbers.
+pub(super) unsafe trait Lanes: Copy {
+    /// Weight rows of a register tile: 3 or 4.
+    const ROWS: usize;
+    /// Most input rows of a register tile, at most 6.
+    const COLUMNS: usize;
+    /// Lanes side by side in a panel of weights: 1 or 2.
+    const PANEL: usize;
+    /// Most input rows that are multiplied with a panel at once, at most 12.
+    const MANY: usize;
+
+    /// All zero.
+    unsafe fn zero() -> Self;
+
+    /// The 16 numbers at `from`, which need no alignment.
+    unsafe fn load(from: *const f32) -> Self;
+
+    /// Sixteen times the number at `from`.
+    unsafe fn splat(from: *const f32) -> Self;
+
+    /// `scale` times the 16 whole numbers at `from`.
+    #[inline(always)]
+    unsafe fn scaled(from: *const i8, scale: f32) -> Self {
+        let mut numbers = [0.0f32; 16];
+        // SAFETY: the caller gives 16 numbers.
+        unsafe {
+            for (i, number) in numbers.iter_mut().enumerate() {
+                *number = scale * f32::from(*from.add(i));
+            }
+            Self::load(numbers.as_ptr())
+        }
+    }
+
+    /// Write the 16 numbers to `to`, which needs no alignment.
+    unsafe fn store(self, to: *mut f32);
+
+    /// `self + other`.
+    unsafe fn add(self, other: Self) -> Self;
+
+    /// `self + a · b`.
+    unsafe fn add_product(self, a: Self, b: Self) -> Self;
+
+    /// Sixteen rows as sixteen columns.
+    #[inline(always)]
+    unsafe fn transposed(rows: [Self; 16]) -> [Self; 16] {
+        let mut numbers = [[0.0f32; 16]; 16];
+        let mut out = rows;
+        // SAFETY: the caller's; every array has 16 numbers.
+        unsafe {
+            for (row, numbers) in rows.iter().zip(&mut numbers) {
+                row.store(numbers.as_mut_ptr());
+            }
+            for (column, out) in out.iter_mut().enumerate() {
+                let mut line = [0.0f32; 16];
+                for (line, numbers) in line.iter_mut().zip(&numbers) {
+                    *line = numbers[column];
+                }
+                *out = Self::load(line.as_ptr());
+            }
+        }
+        out
+    }
+
+    /// The sums of the lanes of four.
+    unsafe fn sums(four: [Self; 4]) -> [f32; 4];
+
+    /// The sums of the lanes of sixteen, `[row][column]`, as `[column][row]`.
+    #[inline(always)]
+    unsafe fn transposed_sums(all: [[Self; 4]; 4]) -> [[f32; 4]; 4] {
+        let mut out = [[0.0; 4]; 4];
+        for (column, out) in out.iter_mut().enumerate() {
+            // SAFETY: the caller's.
+            *out = unsafe {
+                Self::sums([
+                    all[0][column],
+                    all[1][column],
+                    all[2][column],
+                    all[3][column],
+                ])
+            };
+        }
+        out
+    }
+
+    /// Ask for the memory at `at`, which may lie anywhere.
+    #[inline(always)]
+    unsafe fn prefetch(at: *const u8) {
+        let _ = at;
+    }
+
+    /// [`tiles::sums`] in a function of its own: among others, the registers do not suffice for the sums.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    unsafe fn tile<const R: usize, const C: usize>(
+        w: [*const f32; R],
+        x: [*const f32; C],
+        columns: usize,
+        ahead: &mut Ahead,
+    ) -> [[f32; R]; C] {
+        // SAFETY: the caller's.
+        unsafe { tiles::sums::<Self, R, C>(w, x, columns, ahead) }
+    }
+
+    /// [`q8::sums`] in a function of its own.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    unsafe fn q8_tile<const R: usize, const C: usize>(
+        w: [*const u8; R],
+        x: [*const f32; C],
+        blocks: usize,
+        ahead: &mut Ahead,
+    ) -> [[f32; R]; C] {
+        // SAFETY: the caller's.
+        unsafe { q8::sums::<Self, R, C>(w, x, blocks, ahead) }
+    }
+
+    /// [`panels::sums`] in a function of its own, for the same reason.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    unsafe fn panel<const P: usize, const C: usize>(
+        w: *const f32,
+        x: *const f32,
+        steps: usize,
+        ahead: &mut Ahead,
+    ) -> [[Self; P]; C] {
+        // SAFETY: the caller's.
+        unsafe { panels::sums::<Self, P, C>(w, x, steps, ahead) }
+    }
+}
+
+/// Plain numbers, for processors without anything better known.
+#[derive(Clone, Copy)]
+#[cfg_attr(target_arch = "aarch64", allow(dead_code))]
+pub(super) struct Plain([f32; 16]);
+
+// SAFETY: needs no instructions of its own.
+unsafe impl Lanes for Plain {
+    const ROWS: usize = 3;
+    const COLUMNS: usize = 2;
+    const PANEL: usize = 1;
+    const MANY: usize = 2;
+
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        Self([0.0; 16])
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller's; an array of f32 has the alignment of f32.
+        Self(unsafe { from.cast::<[f32; 16]>().read_unaligned() })
+    }
+
+    #[inline(always)]
+    unsafe fn splat(from: *const f32) -> Self {
+        // SAFETY: the caller's.
+        Self([unsafe { *from }; 16])
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the caller's.
+        unsafe { to.cast::<[f32; 16]>().write_unaligned(self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(mut self, other: Self) -> Self {
+        for i in 0..16 {
+            self.0[i] += other.0[i];
+        }
+        self
+    }
+
+    #[inline(always)]
+    unsafe fn add_product(mut self, a: Self, b: Self) -> Self {
+        for i in 0..16 {
+            self.0[i] += a.0[i] * b.0[i];
+        }
+        self
+    }
+
+    #[inline(always)]
+    unsafe fn sums(four: [Self; 4]) -> [f32; 4] {
+        four.map(|lanes| {
+            let mut v = lanes.0;
+            let mut half = 8;
+            while half > 0 {
+                for i in 0..half {
+                    v[i] += v[i + half];
+                }
+                half /= 2;
+            }
+            v[0]
+        })
+    }
+}

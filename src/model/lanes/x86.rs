@@ -1,0 +1,393 @@
+//! AVX2 with fused multiply-add, and AVX-512.
+
+use super::super::tiles::Ahead;
+use super::super::{panels, q8, tiles};
+use super::Lanes;
+use std::arch::x86_64::*;
+
+/// The loops of a set, each in a function of its own that is compiled for the features: inlined into one, the registers would
+/// not suffice for the sums.
+macro_rules! own_functions {
+    ($set:ident, $features:literal) => {
+        own_functions!($set, $features, tile, tiles, R,
+            (w: [*const f32; R], x: [*const f32; C], columns: usize), [[f32; R]; C]);
+        own_functions!($set, $features, q8_tile, q8, R,
+            (w: [*const u8; R], x: [*const f32; C], blocks: usize), [[f32; R]; C]);
+        own_functions!($set, $features, panel, panels, P,
+            (w: *const f32, x: *const f32, steps: usize), [[$set; P]; C]);
+    };
+    ($set:ident, $features:literal, $name:ident, $module:ident, $n:ident,
+        ($($arg:ident: $of:ty),*), $out:ty) => {
+        #[inline(always)]
+        unsafe fn $name<const $n: usize, const C: usize>(
+            $($arg: $of,)*
+            ahead: &mut Ahead,
+        ) -> $out {
+            #[target_feature(enable = $features)]
+            #[inline(never)]
+            unsafe fn own<const $n: usize, const C: usize>(
+                $($arg: $of,)*
+                ahead: &mut Ahead,
+            ) -> $out {
+                // SAFETY: the caller's; the processor has the features of this function.
+                unsafe { $module::sums::<$set, $n, C>($($arg,)* ahead) }
+            }
+            // SAFETY: the caller's.
+            unsafe { own::<$n, C>($($arg,)* ahead) }
+        }
+    };
+}
+
+/// Twice eight lanes.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2([__m256; 2]);
+
+// No closures below: these functions only become instructions where they are inlined into a function that has the
+// features, and that is only certain for functions marked so.
+
+/// Lanes i + lanes i + 4 of eight.
+#[inline(always)]
+unsafe fn by_four(v: __m256) -> __m128 {
+    // SAFETY: AVX2 is there, as the caller promises; so below.
+    unsafe { _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v)) }
+}
+
+/// The sums of four times eight lanes.
+#[inline(always)]
+unsafe fn eights(a: __m256, b: __m256, c: __m256, d: __m256) -> [f32; 4] {
+    // SAFETY: the caller's.
+    unsafe {
+        let (a, b, c, d) = (by_four(a), by_four(b), by_four(c), by_four(d));
+        let ab = _mm_add_ps(_mm_movelh_ps(a, b), _mm_movehl_ps(b, a));
+        let cd = _mm_add_ps(_mm_movelh_ps(c, d), _mm_movehl_ps(d, c));
+        let sums = _mm_add_ps(
+            _mm_shuffle_ps::<0x88>(ab, cd),
+            _mm_shuffle_ps::<0xdd>(ab, cd),
+        );
+        let mut out = [0.0; 4];
+        _mm_storeu_ps(out.as_mut_ptr(), sums);
+        out
+    }
+}
+
+/// Eight rows of eight as columns.
+#[inline(always)]
+unsafe fn eight_by_eight(r: [__m256; 8]) -> [__m256; 8] {
+    // SAFETY: the caller's.
+    unsafe {
+        // Numbers of neighbouring rows side by side, then pairs, then halves.
+        let mut pairs = r;
+        for i in (0..8).step_by(2) {
+            pairs[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+            pairs[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+        }
+        let mut fours = r;
+        for i in (0..8).step_by(4) {
+            for j in 0..2 {
+                let (a, b) = (pairs[i + j], pairs[i + j + 2]);
+                fours[i + 2 * j] = _mm256_shuffle_ps::<0x44>(a, b);
+                fours[i + 2 * j + 1] = _mm256_shuffle_ps::<0xee>(a, b);
+            }
+        }
+        let mut out = r;
+        for i in 0..4 {
+            out[i] = _mm256_permute2f128_ps::<0x20>(fours[i], fours[i + 4]);
+            out[i + 4] = _mm256_permute2f128_ps::<0x31>(fours[i], fours[i + 4]);
+        }
+        out
+    }
+}
+
+// SAFETY: the methods use AVX2 and FMA alone.
+unsafe impl Lanes for Avx2 {
+    own_functions!(Avx2, "avx2,fma");
+
+    const ROWS: usize = 3;
+    const COLUMNS: usize = 2;
+    const PANEL: usize = 1;
+    const MANY: usize = 6;
+
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        // SAFETY: the caller's, as below.
+        Self(unsafe { [_mm256_setzero_ps(); 2] })
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller gives 16 numbers.
+        Self(unsafe { [_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(8))] })
+    }
+
+    #[inline(always)]
+    unsafe fn splat(from: *const f32) -> Self {
+        // SAFETY: the caller gives a number.
+        Self(unsafe { [_mm256_broadcast_ss(&*from); 2] })
+    }
+
+    #[inline(always)]
+    unsafe fn scaled(from: *const i8, scale: f32) -> Self {
+        // SAFETY: the caller gives 16 numbers.
+        unsafe {
+            let scale = _mm256_set1_ps(scale);
+            let low = _mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast()));
+            let high = _mm256_cvtepi8_epi32(_mm_loadl_epi64(from.add(8).cast()));
+            Self([
+                _mm256_mul_ps(scale, _mm256_cvtepi32_ps(low)),
+                _mm256_mul_ps(scale, _mm256_cvtepi32_ps(high)),
+            ])
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the caller has room for 16 numbers.
+        unsafe {
+            _mm256_storeu_ps(to, self.0[0]);
+            _mm256_storeu_ps(to.add(8), self.0[1]);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        // SAFETY: the caller's.
+        Self(unsafe {
+            [
+                _mm256_add_ps(self.0[0], other.0[0]),
+                _mm256_add_ps(self.0[1], other.0[1]),
+            ]
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn transposed(rows: [Self; 16]) -> [Self; 16] {
+        let mut out = rows;
+        // Quarters of eight by eight.
+        for down in 0..2 {
+            for across in 0..2 {
+                // SAFETY: the caller's.
+                unsafe {
+                    let mut quarter = [_mm256_setzero_ps(); 8];
+                    for i in 0..8 {
+                        quarter[i] = rows[8 * down + i].0[across];
+                    }
+                    let quarter = eight_by_eight(quarter);
+                    for i in 0..8 {
+                        out[8 * across + i].0[down] = quarter[i];
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    #[inline(always)]
+    unsafe fn add_product(self, a: Self, b: Self) -> Self {
+        // SAFETY: the caller's.
+        Self(unsafe {
+            [
+                _mm256_fmadd_ps(a.0[0], b.0[0], self.0[0]),
+                _mm256_fmadd_ps(a.0[1], b.0[1], self.0[1]),
+            ]
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn sums(four: [Self; 4]) -> [f32; 4] {
+        // SAFETY: the caller's.
+        unsafe {
+            let [a, b, c, d] = four;
+            eights(
+                _mm256_add_ps(a.0[0], a.0[1]),
+                _mm256_add_ps(b.0[0], b.0[1]),
+                _mm256_add_ps(c.0[0], c.0[1]),
+                _mm256_add_ps(d.0[0], d.0[1]),
+            )
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn prefetch(at: *const u8) {
+        // SAFETY: a prefetch of any address is allowed.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+    }
+}
+
+/// Sixteen lanes in one register.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512(__m512);
+
+/// Lanes i + lanes i + 8 of sixteen.
+#[inline(always)]
+unsafe fn half(v: Avx512) -> __m256 {
+    // SAFETY: the caller's.
+    unsafe {
+        _mm256_add_ps(
+            _mm512_castps512_ps256(v.0),
+            _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(v.0))),
+        )
+    }
+}
+
+/// Four times sixteen lanes, each added down to a quarter.
+#[inline(always)]
+unsafe fn quarters(row: [Avx512; 4]) -> __m512 {
+    // SAFETY: the caller's.
+    unsafe {
+        let [a, b, c, d] = row;
+        let ab = _mm512_add_ps(
+            _mm512_shuffle_f32x4::<0x44>(a.0, b.0),
+            _mm512_shuffle_f32x4::<0xee>(a.0, b.0),
+        );
+        let cd = _mm512_add_ps(
+            _mm512_shuffle_f32x4::<0x44>(c.0, d.0),
+            _mm512_shuffle_f32x4::<0xee>(c.0, d.0),
+        );
+        _mm512_add_ps(
+            _mm512_shuffle_f32x4::<0x88>(ab, cd),
+            _mm512_shuffle_f32x4::<0xdd>(ab, cd),
+        )
+    }
+}
+
+/// Of each quarter of two, the lower two lanes + the upper two.
+#[inline(always)]
+unsafe fn by_two(a: __m512, b: __m512) -> __m512 {
+    // SAFETY: the caller's.
+    unsafe {
+        let (a, b) = (_mm512_castps_pd(a), _mm512_castps_pd(b));
+        _mm512_add_ps(
+            _mm512_castpd_ps(_mm512_unpacklo_pd(a, b)),
+            _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)),
+        )
+    }
+}
+
+/// Sixteen rows of sixteen as columns.
+#[inline(always)]
+unsafe fn sixteen_by_sixteen(r: [Avx512; 16]) -> [Avx512; 16] {
+    // SAFETY: the caller's.
+    unsafe {
+        // Numbers of neighbouring rows side by side, then pairs, then quarters, then halves.
+        let mut pairs = r;
+        for i in (0..16).step_by(2) {
+            pairs[i].0 = _mm512_unpacklo_ps(r[i].0, r[i + 1].0);
+            pairs[i + 1].0 = _mm512_unpackhi_ps(r[i].0, r[i + 1].0);
+        }
+        let mut fours = r;
+        for i in (0..16).step_by(4) {
+            for j in 0..2 {
+                let (a, b) = (pairs[i + j].0, pairs[i + j + 2].0);
+                fours[i + 2 * j].0 = _mm512_shuffle_ps::<0x44>(a, b);
+                fours[i + 2 * j + 1].0 = _mm512_shuffle_ps::<0xee>(a, b);
+            }
+        }
+        // Quarter q of `fours[i + j]` holds column 4q + j of rows i..i + 4.
+        let mut out = r;
+        for j in 0..4 {
+            let [a, b, c, d] = [fours[j].0, fours[4 + j].0, fours[8 + j].0, fours[12 + j].0];
+            let ab_even = _mm512_shuffle_f32x4::<0x88>(a, b);
+            let ab_odd = _mm512_shuffle_f32x4::<0xdd>(a, b);
+            let cd_even = _mm512_shuffle_f32x4::<0x88>(c, d);
+            let cd_odd = _mm512_shuffle_f32x4::<0xdd>(c, d);
+            out[j].0 = _mm512_shuffle_f32x4::<0x88>(ab_even, cd_even);
+            out[4 + j].0 = _mm512_shuffle_f32x4::<0x88>(ab_odd, cd_odd);
+            out[8 + j].0 = _mm512_shuffle_f32x4::<0xdd>(ab_even, cd_even);
+            out[12 + j].0 = _mm512_shuffle_f32x4::<0xdd>(ab_odd, cd_odd);
+        }
+        out
+    }
+}
+
+// SAFETY: the methods use AVX-512F (and AVX2) alone.
+unsafe impl Lanes for Avx512 {
+    own_functions!(Avx512, "avx512f,avx2,fma");
+
+    const ROWS: usize = 4;
+    const COLUMNS: usize = 6;
+    const PANEL: usize = 2;
+    const MANY: usize = 12;
+
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        // SAFETY: the caller's, as below.
+        Self(unsafe { _mm512_setzero_ps() })
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller gives 16 numbers.
+        Self(unsafe { _mm512_loadu_ps(from) })
+    }
+
+    #[inline(always)]
+    unsafe fn splat(from: *const f32) -> Self {
+        // SAFETY: the caller gives a number.
+        Self(unsafe { _mm512_set1_ps(*from) })
+    }
+
+    #[inline(always)]
+    unsafe fn scaled(from: *const i8, scale: f32) -> Self {
+        // SAFETY: the caller gives 16 numbers.
+        Self(unsafe {
+            let whole = _mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast()));
+            _mm512_mul_ps(_mm512_set1_ps(scale), _mm512_cvtepi32_ps(whole))
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the caller has room for 16 numbers.
+        unsafe { _mm512_storeu_ps(to, self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        // SAFETY: the caller's.
+        Self(unsafe { _mm512_add_ps(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn transposed(rows: [Self; 16]) -> [Self; 16] {
+        // SAFETY: the caller's.
+        unsafe { sixteen_by_sixteen(rows) }
+    }
+
+    #[inline(always)]
+    unsafe fn add_product(self, a: Self, b: Self) -> Self {
+        // SAFETY: the caller's.
+        Self(unsafe { _mm512_fmadd_ps(a.0, b.0, self.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn sums(four: [Self; 4]) -> [f32; 4] {
+        // SAFETY: the caller's.
+        unsafe {
+            let [a, b, c, d] = four;
+            eights(half(a), half(b), half(c), half(d))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn transposed_sums(all: [[Self; 4]; 4]) -> [[f32; 4]; 4] {
+        // SAFETY: the caller's.
+        unsafe {
+            let [a, b, c, d] = all;
+            let ab = by_two(quarters(a), quarters(b));
+            let cd = by_two(quarters(c), quarters(d));
+            let sums = _mm512_add_ps(
+                _mm512_shuffle_ps::<0x88>(ab, cd),
+                _mm512_shuffle_ps::<0xdd>(ab, cd),
+            );
+            let mut out = [[0.0; 4]; 4];
+            _mm512_storeu_ps(out.as_mut_ptr().cast(), sums);
+            out
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn prefetch(at: *const u8) {
+        // SAFETY: a prefetch of any address is allowed.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+    }
+}
