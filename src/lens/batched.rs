@@ -33,10 +33,9 @@ impl HeadPass for Batched<'_> {
         plan: &Plan,
     ) -> Result<Vec<(Row, Option<f32>)>> {
         let tokens = inputs.dim(0)? / states;
-        let at_once = match plan.is_paired() {
-            true => (ROWS / states / 2 * 2).clamp(2, TOKENS),
-            false => (ROWS / states).clamp(1, TOKENS),
-        };
+        // What belongs together stays so.
+        let groups = (ROWS / states).min(TOKENS) / plan.group();
+        let at_once = groups.max(1) * plan.group();
         let mut rows = Vec::with_capacity(tokens * states);
         for first in (0..tokens).step_by(at_once) {
             let count = at_once.min(tokens - first);
@@ -207,11 +206,10 @@ fn reduce(z: &Tensor, first: usize, wanted: Option<&Wanted>, plan: &Plan) -> Res
             }
         });
     }
-    if plan.is_paired() {
-        let first = e.reshape((tokens / 2, 2, states, n))?.narrow(1, 0, 1)?;
-        let twins = first
-            .broadcast_as((tokens / 2, 2, states, n))?
-            .contiguous()?;
+    if plan.group() > 1 {
+        let grouped = (tokens / plan.group(), plan.group(), states, n);
+        let first = e.reshape(grouped)?.narrow(1, 0, 1)?;
+        let twins = first.broadcast_as(grouped)?.contiguous()?;
         numbers.push(weighed_by(&twins.reshape(z.shape())?)?);
     }
     // One after the other, each time the lowest id of the largest: a sort would not keep ties in order.
@@ -237,7 +235,7 @@ fn reduce(z: &Tensor, first: usize, wanted: Option<&Wanted>, plan: &Plan) -> Res
 
 /// Numbers of a row and tile before its best.
 fn before_best(plan: &Plan) -> usize {
-    SUMS + plan.powers().count() + usize::from(plan.is_paired())
+    SUMS + plan.powers().count() + usize::from(plan.group() > 1)
 }
 
 /// What [`reduce`] gave of each tile, `[tiles][numbers][rows]`, as the blocks that are merged.
@@ -269,7 +267,7 @@ fn part(numbers: &[f32], tiles: usize, rows: usize, plan: &Plan) -> Part {
                 },
             });
             raised.extend((0..powers).map(|i| wide(SUMS + i)));
-            if plan.is_paired() {
+            if plan.group() > 1 {
                 apart.push(wide(SUMS + powers));
             }
             let candidates = (0..plan.best()).map(|i| {

@@ -24,8 +24,8 @@ pub(super) struct Plan {
     best: usize,
     powers: Vec<Power>,
     orders: Vec<f64>,
-    /// Whether tokens come two by two, and the second's rows are compared with the first's.
-    paired: bool,
+    /// So many tokens at a time belong together, and the rows of all but the first are compared with the first's.
+    group: usize,
 }
 
 impl Plan {
@@ -47,25 +47,25 @@ impl Plan {
             best: settings.top.max(2),
             powers: orders.iter().map(power).collect(),
             orders,
-            paired: false,
+            group: 1,
         }
     }
 }
 
 impl Plan {
-    /// The same for tokens that come two by two, where that is so.
-    pub(super) fn paired(self, paired: bool) -> Self {
-        Self { paired, ..self }
+    /// The same for tokens that come `group` by `group`.
+    pub(super) fn grouped(self, group: usize) -> Self {
+        Self { group, ..self }
     }
 
-    /// Whether tokens come two by two.
-    pub(super) fn is_paired(&self) -> bool {
-        self.paired
+    /// How many tokens at a time belong together.
+    pub(super) fn group(&self) -> usize {
+        self.group
     }
 
-    /// The row that `row` is compared with beside its token's final one: the same state of its token's twin.
+    /// The row that `row` is compared with beside its token's final one.
     fn twin(&self, row: usize, states: usize) -> Option<usize> {
-        (self.paired && row / states % 2 == 1).then(|| row - states)
+        twin(row, states, self.group)
     }
 
     /// One over the lens temperature.
@@ -82,6 +82,12 @@ impl Plan {
     pub(super) fn powers(&self) -> impl Iterator<Item = (Power, f64)> {
         self.powers.iter().copied().zip(self.orders.iter().copied())
     }
+}
+
+/// Of tokens that come `group` by `group` the same state of the first of a row's group; `None` for that one's own rows.
+pub(super) fn twin(row: usize, states: usize, group: usize) -> Option<usize> {
+    let behind = row / states % group;
+    (behind > 0).then(|| row - behind * states)
 }
 
 /// The sums of some successive blocks of some rows.
@@ -186,16 +192,19 @@ impl Part {
                 }
             }
         }
-        if plan.paired {
+        if plan.group > 1 {
             self.apart.resize(at + self.rows, 0.0);
-            let pairs = (0..self.rows).filter_map(|row| Some((plan.twin(row, states)?, row)));
-            for (twin, row) in pairs {
-                // Only the sums of the comparison are of use, the others are there.
-                let again = |row: usize, other: Option<&Shifted>, own: &mut Shifted| {
-                    reduce::reduce(z[row], plan.inverse, other, None, &[], &mut [], own)
-                };
-                again(twin, None, &mut room.last);
-                self.apart[at + row] = again(row, Some(&room.last), &mut room.own).back;
+            // Only the sums of the comparison are of use, the others are there.
+            let again = |row: usize, other: Option<&Shifted>, own: &mut Shifted| {
+                reduce::reduce(z[row], plan.inverse, other, None, &[], &mut [], own)
+            };
+            let firsts = (0..self.rows).filter(|row| plan.twin(*row, states).is_none());
+            for first in firsts {
+                again(first, None, &mut room.last);
+                for behind in 1..plan.group {
+                    let row = first + behind * states;
+                    self.apart[at + row] = again(row, Some(&room.last), &mut room.own).back;
+                }
             }
         }
         self.blocks.end += 1;
@@ -325,15 +334,15 @@ pub(super) fn merge(parts: &[Part], row: usize, states: usize, plan: &Plan) -> R
     merged
 }
 
-/// KL(twin‖row) in nats, infinite where the row rules out what its twin allows; `None` where it has no twin, NaN where one
-/// of the two is invalid.
+/// KL(twin‖row) in nats, exactly 0 where the two are equal to the bit, infinite where the row rules out what its twin
+/// allows; `None` where it has no twin, NaN where one of the two is invalid.
 pub(super) fn divergence(row: &Row, twin: Option<&Row>) -> Option<f32> {
     let (apart, twin) = (row.apart?, twin?);
     if row.max.is_nan() || twin.max.is_nan() {
         return Some(f32::NAN);
     }
-    let entropy = twin.sum.ln() - twin.mean;
-    let divergence = -entropy - apart / twin.sum + row.sum.ln();
+    // Like is taken from like, so that what is equal leaves nothing.
+    let divergence = (twin.mean - apart / twin.sum) + (row.sum.ln() - twin.sum.ln());
     Some(divergence.max(0.0) as f32)
 }
 

@@ -69,10 +69,10 @@ pub(super) fn read(
     plan: &Plan,
     keep: &mut [f32],
 ) -> Vec<(Row, Option<f32>)> {
-    // Of about the same size, so that none is too small to be worth laying out the head; pairs stay together.
+    // Of about the same size, so that none is too small to be worth laying out the head; what belongs together stays so.
     let groups = tokens.div_ceil((ROWS / states).max(1)).max(1);
-    let together = 1 + usize::from(plan.is_paired());
-    let at_once = tokens.div_ceil(groups).max(1).next_multiple_of(together);
+    let at_once = tokens.div_ceil(groups).max(1);
+    let at_once = at_once.next_multiple_of(plan.group());
     let mut keep = keep.chunks_mut((at_once * states * source.vocab()).max(1));
     let mut rows = Vec::with_capacity(tokens * states);
     for first in (0..tokens).step_by(at_once) {

@@ -82,7 +82,8 @@ pub struct Lens {
 #[derive(Clone, Debug)]
 pub struct Which {
     tokens: Vec<usize>,
-    paired: bool,
+    /// So many at a time belong together; 1 is each for itself.
+    group: usize,
 }
 
 impl From<Range<usize>> for Which {
@@ -95,20 +96,18 @@ impl Which {
     /// These, in this order.
     #[must_use]
     pub fn these(tokens: Vec<usize>) -> Self {
-        Self {
-            tokens,
-            paired: false,
-        }
+        Self { tokens, group: 1 }
     }
 
-    /// The first of both, the second of both and so on. The cells of the second of two know how far they are from those of
-    /// the first ([`Cells::divergence`]); all else is as if they were read alone.
+    /// These places of `rows` rows of `stride` tokens each: the first place of all rows, the second of all rows and so on.
+    /// The cells of all but the first row know how far they are from those of the first ([`Cells::divergence`]); all else
+    /// is as if they were read alone.
     #[must_use]
-    pub fn pairs(first: Range<usize>, second: Range<usize>) -> Self {
-        let pairs = first.zip(second);
+    pub fn beside(places: impl IntoIterator<Item = usize>, rows: usize, stride: usize) -> Self {
+        let of_all = |place| (0..rows).map(move |row| row * stride + place);
         Self {
-            tokens: pairs.flat_map(|(a, b)| [a, b]).collect(),
-            paired: true,
+            tokens: places.into_iter().flat_map(of_all).collect(),
+            group: rows.max(1),
         }
     }
 }
@@ -120,8 +119,8 @@ pub struct Opened {
     tokens: usize,
     /// States a token, L + 1.
     states: usize,
-    /// Whether they come two by two.
-    paired: bool,
+    /// How many at a time belong together.
+    group: usize,
     kept: Kept,
     /// `[tokens][states][d]`: what the sparsity columns read.
     vectors: Vec<f32>,
@@ -215,7 +214,7 @@ impl Lens {
         which: impl Into<Which>,
     ) -> Result<Opened> {
         let which = which.into();
-        let paired = which.paired;
+        let group = which.group;
         let gathered = self.gather(decoder, traced, &which)?;
         let (tokens, states) = (gathered.tokens, gathered.states);
         let head = decoder.parts();
@@ -224,7 +223,7 @@ impl Lens {
             return Ok(Opened {
                 tokens,
                 states,
-                paired,
+                group,
                 kept: Kept::Inputs {
                     head: tiles.clone(),
                     inputs: gathered.inputs,
@@ -236,7 +235,7 @@ impl Lens {
         }
         if !head.is_plain(&gathered.inputs) {
             let logits = head.rest(&gathered.inputs)?.flatten_all()?.to_vec1()?;
-            return Ok(self.reduced(tokens, states, paired, logits, gathered.vectors));
+            return Ok(self.reduced(tokens, states, group, logits, gathered.vectors));
         }
         let (rows, logits) = head.with_last(|last| {
             with_slice(&gathered.inputs, |x| {
@@ -246,7 +245,7 @@ impl Lens {
                 };
                 logits.resize(tokens * states * last.vocab, 0.0);
                 let source = Source::Head(last, x);
-                let plan = Plan::new(&self.settings).paired(paired);
+                let plan = Plan::new(&self.settings).grouped(group);
                 let rows = fused::read(&source, tokens, states, &[], &plan, &mut logits);
                 (rows, logits)
             })
@@ -254,7 +253,7 @@ impl Lens {
         Ok(Opened {
             tokens,
             states,
-            paired,
+            group,
             kept: Kept::Logits {
                 rows: rows.into_iter().map(|(row, _)| row).collect(),
                 logits,
@@ -273,25 +272,25 @@ impl Lens {
         logits: Vec<f32>,
         vectors: Vec<f32>,
     ) -> Opened {
-        self.reduced(tokens, states, false, logits, vectors)
+        self.reduced(tokens, states, 1, logits, vectors)
     }
 
     fn reduced(
         &self,
         tokens: usize,
         states: usize,
-        paired: bool,
+        group: usize,
         logits: Vec<f32>,
         vectors: Vec<f32>,
     ) -> Opened {
         let vocab = logits.len() / (tokens * states).max(1);
         let source = Source::Logits(&logits, vocab);
-        let plan = Plan::new(&self.settings).paired(paired);
+        let plan = Plan::new(&self.settings).grouped(group);
         let rows = fused::read(&source, tokens, states, &[], &plan, &mut []);
         Opened {
             tokens,
             states,
-            paired,
+            group,
             kept: Kept::Logits {
                 rows: rows.into_iter().map(|(row, _)| row).collect(),
                 logits,
@@ -323,7 +322,7 @@ impl Lens {
                     let above = z.iter().map(|z| u32::from(*z > target)).sum();
                     Some((target, Some(above)))
                 };
-                Ok(self.fill(rows, states, vocab, vectors, target))
+                Ok(self.fill(rows, states, opened.group, vocab, vectors, target))
             }
             Kept::Inputs {
                 head, inputs, last, ..
@@ -332,9 +331,9 @@ impl Lens {
                     tiles: head,
                     last: Some(last),
                 };
-                let plan = Plan::new(&self.settings).paired(opened.paired);
+                let plan = Plan::new(&self.settings).grouped(opened.group);
                 let rows = pass.read(inputs, states, targets, &plan)?;
-                Ok(self.passed(rows, states, head.vocab, vectors))
+                Ok(self.passed(rows, states, opened.group, head.vocab, vectors))
             }
         }
     }
@@ -355,9 +354,10 @@ impl Lens {
         let gathered = self.gather(decoder, traced, &which)?;
         match pass::of(head, &gathered.inputs) {
             Some(pass) => {
-                let plan = Plan::new(&self.settings).paired(which.paired);
+                let plan = Plan::new(&self.settings).grouped(which.group);
                 let rows = pass.read(&gathered.inputs, gathered.states, targets, &plan)?;
-                Ok(self.passed(rows, gathered.states, head.vocab(), &gathered.vectors))
+                let (states, vocab) = (gathered.states, head.vocab());
+                Ok(self.passed(rows, states, which.group, vocab, &gathered.vectors))
             }
             None => self.read(&self.open(decoder, traced, which)?, targets),
         }
@@ -368,12 +368,13 @@ impl Lens {
         &self,
         rows: Vec<(distribution::Row, Option<f32>)>,
         states: usize,
+        group: usize,
         vocab: usize,
         vectors: &[f32],
     ) -> Vec<Cells> {
         let (rows, wanted): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
         let target = |row: usize| wanted[row].map(|z| (z, None));
-        self.fill(&rows, states, vocab, vectors, target)
+        self.fill(&rows, states, group, vocab, vectors, target)
     }
 
     /// Final norm of all states of some tokens, token by token, as the head reads it.
@@ -432,6 +433,7 @@ impl Lens {
         &self,
         rows: &[distribution::Row],
         states: usize,
+        group: usize,
         vocab: usize,
         vectors: &[f32],
         target: impl Fn(usize) -> Option<(f32, Option<u32>)> + Sync,
@@ -462,7 +464,7 @@ impl Lens {
             .collect();
         let divergence = |first: usize| {
             let of = |row: usize| {
-                let twin = row.checked_sub(states).and_then(|twin| rows.get(twin));
+                let twin = distribution::twin(row, states, group).and_then(|twin| rows.get(twin));
                 distribution::divergence(&rows[row], twin)
             };
             (first..first + states).map(of).collect::<Option<_>>()

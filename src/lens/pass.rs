@@ -17,8 +17,8 @@ use candle_core::{Result, Tensor};
 /// carry no weight. Logits are the model's own: with bias and soft-cap.
 pub(super) trait HeadPass {
     /// The rows of inputs `[tokens · states, width]`, reduced, `[tokens][states]`; and of each the logit of its token's
-    /// target, where there is one. The last of each token's rows is its final row. A paired plan reads tokens two by two
-    /// and wants Σe^x′x with x′ of the twin's row as well, for the second of the two.
+    /// target, where there is one. The last of each token's rows is its final row. A grouped plan reads tokens
+    /// group by group and wants Σe^x′x with x′ of the same row of the group's first token as well, for all its others.
     fn read(
         &self,
         inputs: &Tensor,

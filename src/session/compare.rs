@@ -207,7 +207,7 @@ impl Comparison {
                 .map(|i| tokens.get(i + 1).copied().filter(|_| causal))
                 .flat_map(|next| [next, next])
                 .collect();
-            let which = Which::pairs(0..complete, count..count + complete);
+            let which = Which::beside(0..complete, 2, count);
             let cells = self.lens.cells(model.decoder(), &traced, which, &targets)?;
             for (i, mut cells) in cells.into_iter().enumerate() {
                 let (at, side) = (i / 2, Side::BOTH[i % 2]);
@@ -218,7 +218,7 @@ impl Comparison {
         if causal && to == len {
             let last = count - 1;
             let which = match self.agree() {
-                true => Which::pairs(last..count, count + last..2 * count),
+                true => Which::beside(last..count, 2, count),
                 false => Which::these((0..sides.len()).map(|row| row * count + last).collect()),
             };
             let attention = (0..sides.len())

@@ -246,21 +246,50 @@ impl FromStr for Tokens {
 /// What is done to one model's states in one run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
-    parts: Vec<Part>,
+    pub(super) parts: Vec<Part>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-struct Part {
+pub(super) struct Part {
     /// What was asked for, weights of the file included.
-    spec: Spec,
+    pub(super) spec: Spec,
+    /// Of a vector: layer, layer weight and direction.
+    pub(super) directions: Vec<(usize, f64, Arc<[f32]>)>,
     /// Layer and what is done there, but for the token weights.
-    pushes: Vec<(usize, Push)>,
+    pub(super) pushes: Vec<(usize, Push)>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum Push {
+pub(super) enum Push {
     Add(Arc<[f32]>),
     Scale(f32),
+}
+
+/// The directions of a vector with their weights, `strength` times. Not even a zero is added where there is nothing to add.
+///
+/// # Errors
+/// If a number gets too large.
+pub(super) fn pushes(
+    directions: &[(usize, f64, Arc<[f32]>)],
+    strength: f64,
+) -> Result<Vec<(usize, Push)>> {
+    let mut pushes = Vec::with_capacity(directions.len());
+    for (layer, weight, direction) in directions {
+        let strength = strength * weight;
+        let push: Vec<f32> = direction
+            .iter()
+            .map(|x| (strength * f64::from(*x)) as f32)
+            .collect();
+        if push.iter().any(|x| !x.is_finite()) {
+            return Err(Error::Usage(format!(
+                "the strength {strength} is too large"
+            )));
+        }
+        if push.iter().any(|x| *x != 0.0) {
+            pushes.push((*layer, Push::Add(push.into())));
+        }
+    }
+    Ok(pushes)
 }
 
 impl Plan {
@@ -324,26 +353,14 @@ impl Plan {
         vector.fits(card)?;
         let range = within(spec, card, 0)?;
         let asked = spec.layers.is_some();
-        let mut pushes = Vec::new();
+        let mut directions = Vec::new();
         for layer in range.clone() {
-            let Some(direction) = vector.direction(layer) else {
-                continue;
-            };
-            let strength = spec.strength * layer_weight(spec, layer, &range, card)?;
-            let push: Vec<f32> = direction
-                .iter()
-                .map(|x| (strength * f64::from(*x)) as f32)
-                .collect();
-            if push.iter().any(|x| !x.is_finite()) {
-                return Err(Error::Usage(format!(
-                    "the strength {strength} is too large"
-                )));
-            }
-            // Not even a zero is added where there is nothing to add.
-            if push.iter().any(|x| *x != 0.0) {
-                pushes.push((layer, Push::Add(push.into())));
+            if let Some(direction) = vector.direction(layer) {
+                let weight = layer_weight(spec, layer, &range, card)?;
+                directions.push((layer, weight, direction.into()));
             }
         }
+        let pushes = pushes(&directions, spec.strength)?;
         if asked && range.clone().all(|layer| vector.direction(layer).is_none()) {
             return Err(Error::Usage(format!(
                 "the control vector has no direction for the layers {}..{}, only for {}",
@@ -354,6 +371,7 @@ impl Plan {
         }
         self.parts.push(Part {
             spec: spec.clone(),
+            directions,
             pushes,
         });
         Ok(())
@@ -361,14 +379,10 @@ impl Plan {
 
     fn scale(&mut self, spec: &Spec, factor: f64, card: &ModelCard) -> Result<()> {
         let range = within(spec, card, 1)?;
-        let pushes = match factor == 1.0 {
-            true => Vec::new(),
-            false => range
-                .map(|layer| (layer, Push::Scale(factor as f32)))
-                .collect(),
-        };
+        let pushes = scaled(range, factor);
         self.parts.push(Part {
             spec: spec.clone(),
+            directions: Vec::new(),
             pushes,
         });
         Ok(())
@@ -417,6 +431,16 @@ impl Plan {
             }
         };
         (!self.parts.is_empty()).then(|| self.parts.iter().map(part).collect())
+    }
+}
+
+/// What scales these blocks; nothing where the factor changes nothing.
+pub(super) fn scaled(layers: impl Iterator<Item = usize>, factor: f64) -> Vec<(usize, Push)> {
+    match factor == 1.0 {
+        true => Vec::new(),
+        false => layers
+            .map(|layer| (layer, Push::Scale(factor as f32)))
+            .collect(),
     }
 }
 
