@@ -1,4 +1,6 @@
-//! `entroscope compare`: a steered run beside the plain one, or two sets of prompts.
+//! `entroscope compare`: a steered run beside the plain one, at one strength or at many, or two sets of prompts.
+
+mod sweep;
 
 use super::args::{PromptArgs, ReadingArgs, read_prompts};
 use super::output::Output;
@@ -9,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::export;
 use crate::model::Model;
 use crate::session::{self, Event, Finish, Job, Recorder, SetJob, Sets};
-use crate::steer::Spec;
+use crate::steer::{Spec, Strengths};
 use crate::text;
 use crate::trace::{Difference, Grid, Metric, Pairing, Record, Samples, Separation, Set, Spread};
 use clap::Args as ClapArgs;
@@ -51,6 +53,28 @@ pub struct Args {
     /// Let each go on with its own text (the default)
     #[arg(long, help_heading = "Steering", conflicts_with = "known")]
     pub free: bool,
+    /// Read the plain model's text under N strengths from A to B, each of which multiplies what --steer says
+    #[arg(
+        long,
+        value_name = "A..B/N",
+        help_heading = "Steering",
+        allow_hyphen_values = true,
+        requires = "steer",
+        conflicts_with_all = ["free", "attention", "read_last"]
+    )]
+    pub sweep: Option<Strengths>,
+    /// The layer of --sweep's table [default: the last]
+    #[arg(long, value_name = "L", help_heading = "Steering", requires = "sweep")]
+    pub layer: Option<usize>,
+    /// The metrics of --sweep's table, by column name [default: entropy,surprisal,kl_ab]
+    #[arg(
+        long,
+        value_name = "M,N",
+        help_heading = "Steering",
+        requires = "sweep",
+        value_delimiter = ','
+    )]
+    pub metric: Vec<String>,
     /// Prompts the model should know: JSON lines with a prompt each, or one prompt a line
     #[arg(
         long,
@@ -58,7 +82,7 @@ pub struct Args {
         help_heading = "Two sets of prompts",
         group = "PromptArgs",
         requires = "unknown",
-        conflicts_with_all = ["attention", "read_last"]
+        conflicts_with_all = ["attention", "read_last", "sweep"]
     )]
     pub known: Option<PathBuf>,
     /// Prompts it should not know
@@ -89,8 +113,9 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     if let Some(dir) = &args.out {
         export::check_target(dir, args.force)?;
     }
-    match (&args.known, &args.unknown) {
-        (Some(known), Some(unknown)) => sets(args, known, unknown, context),
+    match (&args.known, &args.unknown, &args.sweep) {
+        (Some(known), Some(unknown), _) => sets(args, known, unknown, context),
+        (_, _, Some(strengths)) => sweep::run(args, strengths, context),
         _ => steered(args, context),
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::model::{ModelCard, Tokenizer};
 use crate::text;
-use crate::trace::{Aim, Grid, Record};
+use crate::trace::{Aim, Grid, Record, Summarised};
 use unicode_width::UnicodeWidthStr;
 
 /// The metrics of the token table and the summary, by column name.
@@ -28,17 +28,14 @@ const NOTHING: &str = "–";
 /// Which positions are averaged, and what they are called: the predicting ones, the gaps of a text that a masked model
 /// read, or all of a prompt that was only read.
 pub fn summarised(grid: &Grid, card: &ModelCard) -> (Vec<usize>, String) {
-    let predicting = grid.predicting_positions();
-    let gaps = masks(grid, card);
-    if !gaps.is_empty() {
-        (gaps, card.mask_text().to_owned())
-    } else if !predicting.is_empty() {
-        (predicting.collect(), "predicting".to_owned())
-    } else if grid.aim() == Aim::Itself {
-        ((0..grid.len()).collect(), "text".to_owned())
-    } else {
-        ((0..grid.len()).collect(), "prompt".to_owned())
-    }
+    let (positions, which) = grid.summarised(card);
+    let which = match which {
+        Summarised::Predicting => "predicting",
+        Summarised::Gaps => card.mask_text(),
+        Summarised::Text => "text",
+        Summarised::Prompt => "prompt",
+    };
+    (positions, which.to_owned())
 }
 
 /// The positions of the gaps in a text that a masked model read.

@@ -2,7 +2,7 @@
 
 use crate::lens::StateKind;
 use crate::model::card;
-use crate::trace::{Group, Pairing, Record, Samples, Set};
+use crate::trace::{Curve, Group, Pairing, Record, Samples, Set};
 use serde::Serialize;
 use serde_json::Value;
 use std::time::SystemTime;
@@ -28,6 +28,9 @@ pub struct Manifest {
     /// Two sets of prompts, where these were read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     sets: Vec<SetSize>,
+    /// What multiplied the steering, where several strengths were read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    sweep: Vec<f64>,
     preset: &'static str,
     lens: Lens,
     metrics: Vec<Column>,
@@ -164,6 +167,7 @@ pub fn manifest(record: &Record, files: &[&str]) -> Manifest {
         steering: record.steering.clone(),
         comparison: record.comparison.map(Pairing::label),
         sets: Vec::new(),
+        sweep: Vec::new(),
         preset: "standard",
         lens: Lens {
             temperature: lens.temperature,
@@ -206,6 +210,13 @@ pub fn manifest(record: &Record, files: &[&str]) -> Manifest {
 }
 
 impl Manifest {
+    /// The same, with the strengths of a sweep.
+    #[must_use]
+    pub fn of_sweep(mut self, curve: &Curve) -> Self {
+        self.sweep = curve.strengths().to_vec();
+        self
+    }
+
     /// The same, with the sizes of two sets of prompts.
     #[must_use]
     pub fn of_samples(mut self, samples: &Samples) -> Self {

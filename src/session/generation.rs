@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// Most prompt tokens that are read at once.
-const CHUNK: usize = 128;
+pub(super) const CHUNK: usize = 128;
 /// Multiplications and additions of a chunk: a stop takes effect after about a second at most, and a chunk of a model that
 /// takes longer still has a few rows for every weight that is read.
 const WORK: usize = 150_000_000_000;
@@ -443,10 +443,14 @@ fn overlap(a: &Range<usize>, b: &Range<usize>) -> bool {
 
 /// Whether a model's memory can go back to what it was after fewer tokens without reading them again.
 fn rewinds(model: &Model) -> bool {
-    let c = model.decoder().config();
-    let by_length = c.rotaries().iter().any(|rotary| rotary.long.is_some());
     let attention = |kind: &LayerKind| kind.attends() && *kind != LayerKind::Hybrid;
-    !by_length && c.layers.iter().all(attention)
+    !by_length(model) && model.decoder().config().layers.iter().all(attention)
+}
+
+/// Whether a model reads the tokens of a text differently once it is long.
+pub(super) fn by_length(model: &Model) -> bool {
+    let rotaries = model.decoder().config().rotaries();
+    rotaries.iter().any(|rotary| rotary.long.is_some())
 }
 
 /// How many tokens of each of `branches` to read at once from a position on. With `attention` the rows of all blocks are held

@@ -7,6 +7,7 @@ mod generation;
 mod protocol;
 mod recorder;
 mod sets;
+mod sweep;
 
 use crate::error::Result;
 use crate::lens::check;
@@ -18,6 +19,7 @@ pub use generation::Generation;
 pub use protocol::{Event, Fill, Finish, Job, Prompt, Request, Speed};
 pub use recorder::Recorder;
 pub use sets::{SetJob, Sets};
+pub use sweep::{Sweep, Swept};
 
 /// Load a model and see that it computes.
 ///

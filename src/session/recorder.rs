@@ -25,6 +25,12 @@ impl Recorder {
         Self::of(card, job, &Side::BOTH.map(Side::label), Some(pairing))
     }
 
+    /// An empty record of `job` with one branch of this name.
+    #[must_use]
+    pub fn of_branch(card: Arc<ModelCard>, job: &Job, name: &str) -> Self {
+        Self::of(card, job, &[name], None)
+    }
+
     fn of(card: Arc<ModelCard>, job: &Job, branches: &[&str], comparison: Option<Pairing>) -> Self {
         let schema = Arc::new(Schema::new(&job.lens));
         let grid = Grid::new(card.blocks, schema.len(), schema.top()).aimed(Aim::of(card.causal));

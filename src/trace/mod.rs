@@ -8,11 +8,15 @@ mod difference;
 mod grid;
 mod samples;
 mod schema;
+mod summary;
+mod sweep;
 
 pub use difference::{Compared, Difference, Pairing, Side, Spread};
 pub use grid::{Aim, Attention, Candidate, Cells, Grid, Kind, Token};
 pub use samples::{Sample, Samples, Separation, Set};
 pub use schema::{Group, Metric, MetricSpec, Schema, Unit};
+pub use summary::Summarised;
+pub use sweep::{Curve, Point};
 
 use crate::lens::LensSettings;
 use crate::model::{ModelCard, Sampling};

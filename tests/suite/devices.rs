@@ -1,12 +1,15 @@
 //! What other devices than the processor compute, against the same float64 reference values.
 
+use super::compare::{compared, job};
 use super::oracle::{
     Expected, FAMILIES, attention, causal, chunks, close, greedy, load_as, metrics, slack, states,
 };
 use entroscope::lens::Lens;
 use entroscope::model::decoder::{Row, Taps};
 use entroscope::model::{DeviceChoice, LoadOptions, Model, Placement};
-use entroscope::session::{Job, Prompt};
+use entroscope::session::{Job, Prompt, Sweep, Swept};
+use entroscope::trace::Pairing;
+use std::collections::BTreeMap;
 
 /// The device that `ENTROSCOPE_TEST_DEVICE` names; without it the tensor operations that other devices run, on the
 /// processor, over three places and in tiles of the vocabulary that leave a short one.
@@ -108,5 +111,79 @@ fn opened_tokens_read_like_known_ones() {
             assert_eq!(Some(top), best, "{family} token {token}");
         }
         assert!(ranked > 0);
+    }
+}
+
+/// How far a pushed state's distribution is from the plain one's, of two rows and of many.
+#[test]
+fn divergences_equal_those_of_the_processor() {
+    for family in [
+        "llama",
+        "gemma2",
+        "gpt2",
+        "mamba",
+        "bert",
+        "phi",
+        "qwen2_bf16_sharded",
+    ] {
+        let (there, here) = (load(family), load_as(family, &LoadOptions::default()));
+        // A text that is given: what is drawn may hang on a rounding.
+        let mut job = job(&here, Prompt::Ids((5..35).collect()), 0, 1.0);
+        job.read_last = true;
+        let tolerance = 1e-4 * slack(family);
+        let of = |model: &Model, strength: f64| -> BTreeMap<(usize, usize), f32> {
+            let mut job = job.clone();
+            job.steering = job.steering.scaled(strength).unwrap();
+            let (record, _) = compared(model, &job, Pairing::Locked);
+            let difference = record.difference().unwrap();
+            let cells = difference.positions().flat_map(|position| {
+                (0..difference.states()).map(move |layer| {
+                    let kl = difference.divergence(layer, position).unwrap();
+                    ((layer, position), kl)
+                })
+            });
+            cells.collect()
+        };
+        let (found, expected) = (of(&there, 0.5), of(&here, 0.5));
+        assert_eq!(found.len(), 30 * (here.card().blocks + 1), "{family}");
+        assert!(found.keys().eq(expected.keys()));
+        for (cell, kl) in &expected {
+            close(
+                &format!("{family} {cell:?}"),
+                found[cell],
+                *kl,
+                tolerance,
+                tolerance,
+            );
+        }
+        let largest = expected.values().copied().fold(0.0, f32::max);
+        assert!(largest > 0.01, "{family}: {largest}");
+
+        let mut swept = 0;
+        let strengths = "-0.5..0.5/3".parse().unwrap();
+        let mut sweep = Sweep::start(&there, job.clone(), &strengths, &mut |_| {}).unwrap();
+        let (less, more) = (of(&here, -0.5), &expected);
+        let mut heard = |event| {
+            let Swept::Cells {
+                strength,
+                position,
+                cells,
+            } = event
+            else {
+                return;
+            };
+            for (layer, kl) in cells.divergence.as_ref().unwrap().iter().enumerate() {
+                let expected = match strength {
+                    0 => less[&(layer, position)],
+                    1 => 0.0,
+                    _ => more[&(layer, position)],
+                };
+                let what = format!("{family} strength {strength} {layer} {position}");
+                close(&what, *kl, expected, tolerance, tolerance);
+                swept += 1;
+            }
+        };
+        while sweep.advance(&there, &mut heard).unwrap().is_none() {}
+        assert_eq!(swept, 3 * expected.len(), "{family}");
     }
 }

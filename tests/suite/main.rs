@@ -14,4 +14,5 @@ mod steer;
 mod steer_binary;
 mod steer_files;
 mod steer_mood;
+mod sweep;
 mod terminal;
