@@ -1,5 +1,7 @@
-//! `entroscope compare`: a steered run beside the plain one, at one strength or at many, or two sets of prompts.
+//! `entroscope compare`: a steered run beside the plain one, at one strength or at many, two models, or two sets of
+//! prompts.
 
+mod against;
 mod sweep;
 
 use super::args::{PromptArgs, ReadingArgs, read_prompts};
@@ -11,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::export;
 use crate::model::Model;
 use crate::session::{self, Event, Finish, Job, Recorder, SetJob, Sets};
-use crate::steer::{Spec, Strengths};
+use crate::steer::Spec;
 use crate::text;
 use crate::trace::{Difference, Grid, Metric, Pairing, Record, Samples, Separation, Set, Spread};
 use clap::Args as ClapArgs;
@@ -40,41 +42,21 @@ pub struct Args {
         long,
         value_name = "S",
         help_heading = "Steering",
-        required_unless_present = "known"
+        required_unless_present_any = ["known", "against"]
     )]
     pub steer: Vec<Spec>,
-    /// Let the steered model read the plain one's text, so that cells compare one to one
-    #[arg(
-        long,
-        help_heading = "Steering",
-        conflicts_with_all = ["free", "known"]
-    )]
+    /// Let B read A's text, so that cells compare one to one: the steered model the plain one's, or --against's that of --model
+    #[arg(long, help_heading = "Two runs", conflicts_with_all = ["free", "known"])]
     pub locked: bool,
     /// Let each go on with its own text (the default)
-    #[arg(long, help_heading = "Steering", conflicts_with = "known")]
+    #[arg(long, help_heading = "Two runs", conflicts_with = "known")]
     pub free: bool,
-    /// Read the plain model's text under N strengths from A to B, each of which multiplies what --steer says
-    #[arg(
-        long,
-        value_name = "A..B/N",
-        help_heading = "Steering",
-        allow_hyphen_values = true,
-        requires = "steer",
-        conflicts_with_all = ["free", "attention", "read_last"]
-    )]
-    pub sweep: Option<Strengths>,
-    /// The layer of --sweep's table [default: the last]
-    #[arg(long, value_name = "L", help_heading = "Steering", requires = "sweep")]
-    pub layer: Option<usize>,
-    /// The metrics of --sweep's table, by column name [default: entropy,surprisal,kl_ab]
-    #[arg(
-        long,
-        value_name = "M,N",
-        help_heading = "Steering",
-        requires = "sweep",
-        value_delimiter = ','
-    )]
-    pub metric: Vec<String>,
+    /// Another model to read the prompt, which --model is held against
+    #[arg(long, value_name = "M", help_heading = "Two runs", conflicts_with_all = ["steer", "known"])]
+    pub against: Option<String>,
+    /// Many strengths instead of one.
+    #[command(flatten)]
+    pub sweep: sweep::SweepArgs,
     /// Prompts the model should know: JSON lines with a prompt each, or one prompt a line
     #[arg(
         long,
@@ -113,10 +95,13 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     if let Some(dir) = &args.out {
         export::check_target(dir, args.force)?;
     }
-    match (&args.known, &args.unknown, &args.sweep) {
-        (Some(known), Some(unknown), _) => sets(args, known, unknown, context),
-        (_, _, Some(strengths)) => sweep::run(args, strengths, context),
-        _ => steered(args, context),
+    if let (Some(known), Some(unknown)) = (&args.known, &args.unknown) {
+        return sets(args, known, unknown, context);
+    }
+    match (&args.sweep.sweep, &args.against) {
+        (Some(strengths), _) => sweep::run(args, strengths, context),
+        (None, Some(model)) => against::run(args, model, context),
+        (None, None) => steered(args, context),
     }
 }
 

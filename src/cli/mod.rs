@@ -61,7 +61,7 @@ pub enum Command {
     Tui(tui::Args),
     /// Read a prompt and go on from it, without the screen.
     Run(Box<run::Args>),
-    /// Hold a steered run against the plain one, or what a model knows against what it does not.
+    /// Hold a steered run against the plain one, one model against another, or what is known against what is not.
     Compare(Box<compare::Args>),
     /// Make, show, convert and combine control vectors.
     Steer(Box<steer::Args>),

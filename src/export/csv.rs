@@ -97,6 +97,15 @@ pub fn cells_csv(
     record: &Record,
     text_of: &dyn Fn(u32) -> Vec<u8>,
 ) -> io::Result<()> {
+    cells_of(out, record, &|_, id| text_of(id))
+}
+
+/// The same of branches with tokenizers of their own: `text_of` gives the bytes of a token of the branch of this index.
+pub(super) fn cells_of(
+    out: impl Write,
+    record: &Record,
+    text_of: &dyn Fn(usize, u32) -> Vec<u8>,
+) -> io::Result<()> {
     let schema = &record.schema;
     let mut header: Vec<String> = ["branch", "position", "layer", "token_id", "token", "kind"]
         .map(str::to_owned)
@@ -111,12 +120,13 @@ pub fn cells_csv(
     }
     let header: Vec<&str> = header.iter().map(String::as_str).collect();
     let mut table = Table::new(out, &header)?;
-    let mut texts = Texts {
-        text_of,
-        seen: HashMap::new(),
-    };
 
-    for (branch, grid) in &record.branches {
+    for (i, (branch, grid)) in record.branches.iter().enumerate() {
+        let text_of = |id: u32| text_of(i, id);
+        let mut texts = Texts {
+            text_of: &text_of,
+            seen: HashMap::new(),
+        };
         let branch = cell(branch.as_bytes());
         for (position, token) in grid.tokens().iter().enumerate() {
             if grid.cells(position).is_none() {

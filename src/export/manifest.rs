@@ -1,7 +1,7 @@
 //! `manifest.json`: which model, which settings, which columns. Equal runs differ in the two times only.
 
 use crate::lens::StateKind;
-use crate::model::card;
+use crate::model::{ModelCard, card};
 use crate::trace::{Curve, Group, Pairing, Record, Samples, Set};
 use serde::Serialize;
 use serde_json::Value;
@@ -14,6 +14,9 @@ pub struct Manifest {
     program: &'static str,
     version: &'static str,
     model: Model,
+    /// B, where two models were compared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    against: Option<Model>,
     prompt_tokens: usize,
     max_new_tokens: usize,
     sampling: Sampling,
@@ -67,6 +70,28 @@ struct Model {
     parameters: u64,
     dtype: String,
     device: String,
+}
+
+impl From<&ModelCard> for Model {
+    fn from(card: &ModelCard) -> Self {
+        Self {
+            name: card.name.clone(),
+            source: card.source.clone(),
+            sha256: card.sha256.clone(),
+            family: card.family.clone(),
+            blocks: card.blocks,
+            d_model: card.d_model,
+            heads: card.heads,
+            kv_heads: card.kv_heads,
+            vocab: card.vocab,
+            context: card.limit(),
+            causal: card.causal,
+            layers: card.layers.iter().map(|kind| card::kind(*kind)).collect(),
+            parameters: card.parameters,
+            dtype: card.dtype.clone(),
+            device: card.device.clone(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -133,23 +158,8 @@ pub fn manifest(record: &Record, files: &[&str]) -> Manifest {
     Manifest {
         program: env!("CARGO_PKG_NAME"),
         version: env!("CARGO_PKG_VERSION"),
-        model: Model {
-            name: card.name.clone(),
-            source: card.source.clone(),
-            sha256: card.sha256.clone(),
-            family: card.family.clone(),
-            blocks: card.blocks,
-            d_model: card.d_model,
-            heads: card.heads,
-            kv_heads: card.kv_heads,
-            vocab: card.vocab,
-            context: card.limit(),
-            causal: card.causal,
-            layers: card.layers.iter().map(|kind| card::kind(*kind)).collect(),
-            parameters: card.parameters,
-            dtype: card.dtype.clone(),
-            device: card.device.clone(),
-        },
+        model: Model::from(card.as_ref()),
+        against: None,
         prompt_tokens: record
             .branches
             .first()
@@ -210,6 +220,13 @@ pub fn manifest(record: &Record, files: &[&str]) -> Manifest {
 }
 
 impl Manifest {
+    /// The same, with the second of two models.
+    #[must_use]
+    pub fn against(mut self, card: &ModelCard) -> Self {
+        self.against = Some(Model::from(card));
+        self
+    }
+
     /// The same, with the strengths of a sweep.
     #[must_use]
     pub fn of_sweep(mut self, curve: &Curve) -> Self {

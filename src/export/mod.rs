@@ -2,18 +2,21 @@
 //!
 //! A run folder holds `cells.csv`, `tokens.csv`, `attention.csv` and `attention_layers.csv` (only where attention was
 //! recorded), `compare.csv` (only for a comparison) and `manifest.json`; one of two sets of prompts `profiles.csv`,
-//! `separation.csv` and `manifest.json`; one of a sweep `sweep.csv` and `manifest.json`. The manifest says what the columns are and how they came about. Every file is written beside
+//! `separation.csv` and `manifest.json`; one of a sweep `sweep.csv` and `manifest.json`; one of two
+//! models `models.csv` beside the tables of a run. The manifest says what the columns are and how they came about. Every file is written beside
 //! its place and renamed, the manifest last, so that a folder with a manifest is a whole one.
 
 pub mod atomic;
 mod compare;
 mod csv;
 mod manifest;
+mod models;
 mod sweep;
 
 pub use compare::{compare_csv, profiles_csv, separation_csv};
 pub use csv::{attention_csv, attention_layers_csv, cells_csv, number, tokens_csv};
 pub use manifest::{Manifest, manifest, rfc3339};
+pub use models::{models_csv, write_models};
 pub use sweep::{sweep_csv, write_sweep};
 
 use crate::error::{Error, Result};
@@ -23,7 +26,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// Every name that a folder of ours may hold, the manifest last.
-pub const RECORD_FILES: [&str; 9] = [
+pub const RECORD_FILES: [&str; 10] = [
     "cells.csv",
     "tokens.csv",
     "attention.csv",
@@ -32,6 +35,7 @@ pub const RECORD_FILES: [&str; 9] = [
     "profiles.csv",
     "separation.csv",
     "sweep.csv",
+    "models.csv",
     "manifest.json",
 ];
 
@@ -60,7 +64,7 @@ pub fn write_record(
         .filter(|name| match *name {
             "attention.csv" | "attention_layers.csv" => attention,
             "compare.csv" => difference.is_some(),
-            "profiles.csv" | "separation.csv" | "sweep.csv" => false,
+            "profiles.csv" | "separation.csv" | "sweep.csv" | "models.csv" => false,
             _ => true,
         })
         .collect();

@@ -6,6 +6,7 @@
 
 pub mod attention;
 mod batched;
+mod beside;
 pub mod check;
 mod distribution;
 mod fused;

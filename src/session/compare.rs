@@ -90,8 +90,8 @@ impl Comparison {
             Branch {
                 state,
                 interventions: match side {
-                    Side::Baseline => Vec::new(),
-                    Side::Steered => job.steering.interventions(tokens.len()),
+                    Side::A => Vec::new(),
+                    Side::B => job.steering.interventions(tokens.len()),
                 },
                 sampler: Sampler::new(job.sampling.clone()),
                 tokens: tokens.clone(),
@@ -284,9 +284,7 @@ impl Comparison {
         for (at, side) in pending.sides.iter().enumerate() {
             let branch = &mut self.branches[*side as usize];
             next.push(match (branch.status, self.pairing, side) {
-                (Status::Drawing, Pairing::Locked, Side::Steered) => {
-                    next.first().copied().flatten()
-                }
+                (Status::Drawing, Pairing::Locked, Side::B) => next.first().copied().flatten(),
                 (Status::Drawing, ..) => {
                     let logits = pending.opened.final_logits(at);
                     branch.sampler.draw(logits, &branch.tokens)
@@ -338,7 +336,7 @@ impl Comparison {
     }
 }
 
-fn token(model: &Model, id: u32, kind: Kind, seconds: f64) -> Token {
+pub(super) fn token(model: &Model, id: u32, kind: Kind, seconds: f64) -> Token {
     Token {
         id,
         bytes: model.tokenizer().bytes(id),

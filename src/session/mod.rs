@@ -1,5 +1,6 @@
 //! The engine thread that owns a model; requests in, events out.
 
+mod against;
 pub mod bench;
 mod compare;
 mod engine;
@@ -13,6 +14,7 @@ use crate::error::Result;
 use crate::lens::check;
 use crate::model::source::Progress;
 use crate::model::{LoadOptions, Model};
+pub use against::{Against, branch_names, open_beside};
 pub use compare::{Comparison, compare};
 pub use engine::{Engine, run};
 pub use generation::Generation;

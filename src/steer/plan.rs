@@ -3,6 +3,7 @@
 //! h(l, t) ← h(l, t) + strength · layer weight(l) · token weight(t) · v(l), inside the forward pass, so that all that comes
 //! after sees it.
 
+use super::strengths::{pushes, scaled};
 use super::vector::ControlVector;
 use crate::error::{Error, Result};
 use crate::model::{Change, Intervention, ModelCard};
@@ -265,33 +266,6 @@ pub(super) enum Push {
     Scale(f32),
 }
 
-/// The directions of a vector with their weights, `strength` times. Not even a zero is added where there is nothing to add.
-///
-/// # Errors
-/// If a number gets too large.
-pub(super) fn pushes(
-    directions: &[(usize, f64, Arc<[f32]>)],
-    strength: f64,
-) -> Result<Vec<(usize, Push)>> {
-    let mut pushes = Vec::with_capacity(directions.len());
-    for (layer, weight, direction) in directions {
-        let strength = strength * weight;
-        let push: Vec<f32> = direction
-            .iter()
-            .map(|x| (strength * f64::from(*x)) as f32)
-            .collect();
-        if push.iter().any(|x| !x.is_finite()) {
-            return Err(Error::Usage(format!(
-                "the strength {strength} is too large"
-            )));
-        }
-        if push.iter().any(|x| *x != 0.0) {
-            pushes.push((*layer, Push::Add(push.into())));
-        }
-    }
-    Ok(pushes)
-}
-
 impl Plan {
     /// Read the files that `specs` name and hold them against the model. Also returned are remarks for the user.
     ///
@@ -431,16 +405,6 @@ impl Plan {
             }
         };
         (!self.parts.is_empty()).then(|| self.parts.iter().map(part).collect())
-    }
-}
-
-/// What scales these blocks; nothing where the factor changes nothing.
-pub(super) fn scaled(layers: impl Iterator<Item = usize>, factor: f64) -> Vec<(usize, Push)> {
-    match factor == 1.0 {
-        true => Vec::new(),
-        false => layers
-            .map(|layer| (layer, Push::Scale(factor as f32)))
-            .collect(),
     }
 }
 

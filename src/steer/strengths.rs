@@ -1,7 +1,7 @@
-//! A range of strengths, and a plan that is a number of times as strong.
+//! What a strength makes of a direction, a range of strengths, and a plan that is a number of times as strong.
 
-use super::plan::{self, Effect, Part, Plan};
-use crate::error::Result;
+use super::plan::{Effect, Part, Plan, Push};
+use crate::error::{Error, Result};
 use crate::text::one_line;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -9,13 +9,13 @@ use std::sync::Arc;
 /// Most strengths of a range.
 const MOST: usize = 1000;
 
-/// Strengths in rising order, evenly spaced: `from..to/count`, such as `-2..2/9`.
+/// Strengths in rising order, evenly spaced: `from..to/count`, such as `-2..2/9`. Those between the ends are rounded to a
+/// millionth of a millionth of the range, so that they are the decimals one would write down, and 0 is exactly 0.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Strengths(Arc<[f64]>);
 
 impl Strengths {
-    /// `count` strengths from `from` to `to`, both included. A range that lies evenly around 0 and has an odd count has
-    /// exactly 0 in its middle.
+    /// `count` strengths from `from` to `to`, both included.
     ///
     /// # Errors
     /// In words, if these are no finite numbers in rising order, or less than two or too many are asked for.
@@ -39,7 +39,7 @@ impl Strengths {
             i if i == last => to,
             i => {
                 let share = |n: usize| n as f64 / last as f64;
-                from * share(last - i) + to * share(i)
+                decimal(from * share(last - i) + to * share(i), to - from)
             }
         };
         Ok(Self((0..count).map(at).collect()))
@@ -49,6 +49,17 @@ impl Strengths {
     #[must_use]
     pub fn all(&self) -> &Arc<[f64]> {
         &self.0
+    }
+}
+
+/// The decimal nearest to `x` with twelve digits below the first one of `span`.
+fn decimal(x: f64, span: f64) -> f64 {
+    let exponent = span.log10().floor() as i32 - 12;
+    let units = (x / 10f64.powi(exponent)).round();
+    match format!("{units:.0}e{exponent}").parse::<f64>() {
+        // Minus nothing is nothing.
+        Ok(rounded) if rounded.is_finite() => rounded + 0.0,
+        _ => x,
     }
 }
 
@@ -68,6 +79,43 @@ impl FromStr for Strengths {
     }
 }
 
+/// The directions of a vector with their weights, `strength` times. Not even a zero is added where there is nothing to add.
+///
+/// # Errors
+/// If a number gets too large.
+pub(super) fn pushes(
+    directions: &[(usize, f64, Arc<[f32]>)],
+    strength: f64,
+) -> Result<Vec<(usize, Push)>> {
+    let mut pushes = Vec::with_capacity(directions.len());
+    for (layer, weight, direction) in directions {
+        let strength = strength * weight;
+        let push: Vec<f32> = direction
+            .iter()
+            .map(|x| (strength * f64::from(*x)) as f32)
+            .collect();
+        if push.iter().any(|x| !x.is_finite()) {
+            return Err(Error::Usage(format!(
+                "the strength {strength} is too large"
+            )));
+        }
+        if push.iter().any(|x| *x != 0.0) {
+            pushes.push((*layer, Push::Add(push.into())));
+        }
+    }
+    Ok(pushes)
+}
+
+/// What scales these blocks; nothing where the factor changes nothing.
+pub(super) fn scaled(layers: impl Iterator<Item = usize>, factor: f64) -> Vec<(usize, Push)> {
+    match factor == 1.0 {
+        true => Vec::new(),
+        false => layers
+            .map(|layer| (layer, Push::Scale(factor as f32)))
+            .collect(),
+    }
+}
+
 impl Plan {
     /// The plan `factor` times as strong: every vector's own strength is multiplied by it, so that a plan of several is
     /// scaled as a whole, and the residual scaling F becomes 1 + factor · (F − 1), the same way from leaving the blocks
@@ -81,13 +129,13 @@ impl Plan {
             let pushes = match &mut spec.effect {
                 Effect::Vector(_) => {
                     spec.strength *= factor;
-                    plan::pushes(&part.directions, spec.strength)?
+                    pushes(&part.directions, spec.strength)?
                 }
                 Effect::Scale(of_blocks) => {
                     // The same as 1 + factor · (F − 1), but exact at 0 and at 1.
                     *of_blocks = factor * *of_blocks + (1.0 - factor);
                     let layers = part.pushes.iter().map(|(layer, _)| *layer);
-                    plan::scaled(layers, *of_blocks)
+                    scaled(layers, *of_blocks)
                 }
             };
             Ok(Part {
@@ -117,6 +165,15 @@ mod tests {
     fn a_range_has_its_ends_and_its_middle() {
         assert_eq!(strengths("-2..2/5"), [-2.0, -1.0, 0.0, 1.0, 2.0]);
         assert_eq!(strengths(" 0.1 .. 0.3 / 2 "), [0.1, 0.3]);
+        let tenths = [-0.3, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3];
+        assert_eq!(strengths("-0.3..0.3/7"), tenths);
+        assert_eq!(strengths("-0.1..0.3/5"), [-0.1, 0.0, 0.1, 0.2, 0.3]);
+        let thirds = strengths("1e6..1000001/4");
+        assert!(
+            (thirds[1] - 1_000_000.333_333_333).abs() < 1e-8,
+            "{thirds:?}"
+        );
+        assert_eq!(strengths("1e-300..3e-300/3")[1], 2e-300);
         for ends in ["-0.3..0.3", "-0.1..0.1", "-1e-3..1e-3", "-3.7..3.7"] {
             for count in [3, 7, 21, 99] {
                 let all = strengths(&format!("{ends}/{count}"));

@@ -27,22 +27,31 @@ impl Pairing {
 /// A branch of a comparison, in the order of a record's branches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Side {
-    /// The plain model: A.
-    Baseline,
-    /// The same under a steering plan: B.
-    Steered,
+    /// The baseline: the plain model, or the first of two.
+    A,
+    /// What is held against it: the same under a steering plan, or the second.
+    B,
 }
 
 impl Side {
     /// Both, in order.
-    pub const BOTH: [Self; 2] = [Self::Baseline, Self::Steered];
+    pub const BOTH: [Self; 2] = [Self::A, Self::B];
 
-    /// The branch's name.
+    /// The branch's name where one model is held against itself under steering; two models give theirs.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
-            Self::Baseline => "baseline",
-            Self::Steered => "steered",
+            Self::A => "baseline",
+            Self::B => "steered",
+        }
+    }
+
+    /// The one beside it.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
         }
     }
 }

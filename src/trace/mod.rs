@@ -4,6 +4,7 @@
 //! when the lens has read it, in any order. Cells sit behind an [`Arc`], so a snapshot or a message to another thread
 //! costs a pointer. Nothing above this module computes a metric of its own.
 
+mod depth;
 mod difference;
 mod grid;
 mod samples;
@@ -11,6 +12,7 @@ mod schema;
 mod summary;
 mod sweep;
 
+pub use depth::{Abreast, Depths, TwoModels};
 pub use difference::{Compared, Difference, Pairing, Side, Spread};
 pub use grid::{Aim, Attention, Candidate, Cells, Grid, Kind, Token};
 pub use samples::{Sample, Samples, Separation, Set};
@@ -41,7 +43,7 @@ pub struct Record {
     pub comparison: Option<Pairing>,
     /// Most new tokens that were asked for.
     pub max_new_tokens: usize,
-    /// The named grids: `main`, or `baseline` and `steered`, …
+    /// The named grids: `main`, or `baseline` and `steered`, or the name of one of two models, …
     pub branches: Vec<(String, Grid)>,
     /// Wall-clock start.
     pub started: std::time::SystemTime,

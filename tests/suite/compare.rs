@@ -70,7 +70,7 @@ pub(crate) fn ids(grid: &Grid) -> Vec<u32> {
 }
 
 /// Whether the cells of a position are the same to the bit, but for what tells of the other branch.
-fn assert_same_cells(found: &Grid, expected: &Grid, positions: std::ops::Range<usize>) {
+pub(crate) fn assert_same_cells(found: &Grid, expected: &Grid, positions: std::ops::Range<usize>) {
     for position in positions {
         let (a, b) = (found.cells(position), expected.cells(position));
         let (Some(a), Some(b)) = (a, b) else {
@@ -216,7 +216,11 @@ fn a_locked_branch_reads_the_text_of_the_baseline() {
 }
 
 /// ln p of every state of a text, `[layer][token][V]`, in float64.
-fn log_probs(model: &Model, text: &[u32], interventions: &[Intervention]) -> Vec<Vec<Vec<f64>>> {
+pub(crate) fn log_probs(
+    model: &Model,
+    text: &[u32],
+    interventions: &[Intervention],
+) -> Vec<Vec<Vec<f64>>> {
     let taps = Taps {
         states: true,
         attention: false,
@@ -297,7 +301,7 @@ fn a_comparison_is_broken_off_after_a_step() {
     let finish = session::compare(&model, &job, Pairing::Free, &mut |side, event| {
         recorder.apply_side(side, &event);
         if let session::Event::Token(token) = &event {
-            drawn += usize::from(token.seconds > 0.0 && side == Side::Steered);
+            drawn += usize::from(token.seconds > 0.0 && side == Side::B);
         }
         match drawn < 3 {
             true => ControlFlow::Continue(()),

@@ -13,11 +13,39 @@ use crate::session::{Event, Finish, Sweep, Swept};
 use crate::steer::Strengths;
 use crate::text::{self, nearest, one_line};
 use crate::trace::{Curve, Metric, Point, Record, Schema, Spread};
+use clap::Args as ClapArgs;
 use serde::Serialize;
 use std::fmt::Write as _;
 
 /// The divergence stands beside the metrics under this name.
 const DIVERGENCE: &str = "kl_ab";
+
+/// A range of strengths, and what is shown of it.
+#[derive(ClapArgs, Clone, Debug, Default)]
+pub struct SweepArgs {
+    /// Read the plain model's text under N strengths from A to B, each of which multiplies what --steer says
+    #[arg(
+        long,
+        value_name = "A..B/N",
+        help_heading = "Steering",
+        allow_hyphen_values = true,
+        requires = "steer",
+        conflicts_with_all = ["free", "attention", "read_last"]
+    )]
+    pub sweep: Option<Strengths>,
+    /// The layer of --sweep's table [default: the last]
+    #[arg(long, value_name = "L", help_heading = "Steering", requires = "sweep")]
+    pub layer: Option<usize>,
+    /// The metrics of --sweep's table, by column name [default: entropy,surprisal,kl_ab]
+    #[arg(
+        long,
+        value_name = "M,N",
+        help_heading = "Steering",
+        requires = "sweep",
+        value_delimiter = ','
+    )]
+    pub metric: Vec<String>,
+}
 
 /// Do it.
 pub(super) fn run(args: &Args, strengths: &Strengths, context: &Context) -> Result<()> {
@@ -26,7 +54,7 @@ pub(super) fn run(args: &Args, strengths: &Strengths, context: &Context) -> Resu
     let mut job = reading.job(prompt, &context.settings, MAX_NEW_TOKENS);
     let columns = columns(args, &job.lens)?;
     let model = load_model(&context.settings.model, context)?;
-    let layer = layer(args.layer, &model)?;
+    let layer = layer(args.sweep.layer, &model)?;
     job.steering = load_plan(&args.steer, &model, context)?;
     check_job(reading, &job.prompt, &model)?;
     let _heed = context.interrupt.heed();
@@ -80,7 +108,8 @@ type Columns = Vec<(String, Option<Metric>)>;
 /// If there is no such metric.
 fn columns(args: &Args, lens: &LensSettings) -> Result<Columns> {
     let schema = Schema::new(lens);
-    if args.metric.is_empty() {
+    let asked = &args.sweep.metric;
+    if asked.is_empty() {
         let metrics = COMPARED.map(|name| (name.to_owned(), schema.find(name)));
         let divergence = (DIVERGENCE.to_owned(), None);
         return Ok(metrics.into_iter().chain([divergence]).collect());
@@ -97,7 +126,7 @@ fn columns(args: &Args, lens: &LensSettings) -> Result<Columns> {
         }
         metric => Ok((name.clone(), metric)),
     };
-    args.metric.iter().map(column).collect()
+    asked.iter().map(column).collect()
 }
 
 fn layer(asked: Option<usize>, model: &Model) -> Result<usize> {
