@@ -1,4 +1,5 @@
-//! Two grids of one prompt, cell by cell: a comparison of the plain model (A, the baseline) with another run of it (B).
+//! Two grids of one prompt, cell by cell: a comparison of the plain model (A, the baseline) with another run of it, or with
+//! another model that reads the same text (B).
 
 use super::{Grid, Metric};
 use crate::stats::mean_and_deviation;
@@ -104,7 +105,8 @@ impl Spread {
     }
 }
 
-/// Two grids of the same prompt and model. Cells are paired by position, which is also the step after the prompt.
+/// Two grids of the same prompt and of equally many layers. Cells are paired by position, which is also the step after the
+/// prompt.
 #[derive(Clone, Copy, Debug)]
 pub struct Difference<'a> {
     a: &'a Grid,
