@@ -4,9 +4,11 @@ pub mod bench;
 mod compare;
 mod engine;
 mod generation;
+mod pace;
 mod protocol;
 mod recorder;
 mod sets;
+mod work;
 
 use crate::error::Result;
 use crate::lens::check;
@@ -18,6 +20,7 @@ pub use generation::Generation;
 pub use protocol::{Event, Fill, Finish, Job, Prompt, Request, Speed};
 pub use recorder::Recorder;
 pub use sets::{SetJob, Sets};
+pub use work::Turn;
 
 /// Load a model and see that it computes.
 ///
