@@ -50,10 +50,11 @@ pub fn paint(buf: &mut Buffer, state: &State) {
                 .render(*area, buf);
         }
     }
-    round_corners(
-        buf,
-        plan.stream.union(plan.beside_stream).union(plan.prompt),
-    );
+    let whole = Rect {
+        width: plan.prompt.width,
+        ..plan.stream.union(plan.prompt)
+    };
+    round_corners(buf, whole);
     for (area, left, right) in [
         (plan.stream, stream_title(state), stream_note(state)),
         (plan.map, map_title(state), map_note(state)),
