@@ -15,7 +15,9 @@ use crate::model::Model;
 use crate::session::{self, Event, Finish, Job, Recorder, SetJob, Sets};
 use crate::steer::Spec;
 use crate::text;
-use crate::trace::{Difference, Grid, Metric, Pairing, Record, Samples, Separation, Set, Spread};
+use crate::trace::{
+    self, Difference, Grid, Metric, Pairing, Record, Samples, Separation, Set, Spread,
+};
 use clap::Args as ClapArgs;
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -165,11 +167,8 @@ fn steered(args: &Args, context: &Context) -> Result<()> {
 
 /// The positions that are summarised: those of the longer text, and what they are called.
 fn summarised(record: &Record) -> (Vec<usize>, String) {
-    let branches = record.branches.iter();
-    let of_each = branches.map(|(_, grid)| table::summarised(grid, &record.model));
-    of_each
-        .max_by_key(|(positions, _)| positions.len())
-        .unwrap_or_default()
+    let grids = record.branches.iter().map(|(_, grid)| grid);
+    trace::summarised(grids, &record.model)
 }
 
 /// The text after the prompt.

@@ -6,6 +6,7 @@ use super::{Context, table};
 use crate::error::{Error, Result};
 use crate::model::card::{self, ModelCard};
 use crate::model::config::LayerKind;
+use crate::model::demo::EMBEDDED;
 use crate::model::memory::WORKING;
 use crate::text;
 use clap::Args as ClapArgs;
@@ -81,7 +82,7 @@ fn list(dir: Option<&Path>) -> Result<Vec<Found>> {
         reference: "demo".into(),
         family: Some("llama".into()),
         bytes: None,
-        place: "embedded".into(),
+        place: EMBEDDED.into(),
     }];
     if let Some(cache) = hub_cache() {
         found.extend(cached(&cache));

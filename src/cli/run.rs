@@ -11,7 +11,7 @@ use crate::model::{LoadOptions, Model, ModelCard, Tokenizer};
 use crate::session::{self, Event, Finish, Prompt, Recorder};
 use crate::steer::{Plan, Spec};
 use crate::text::{self, Scrubber};
-use crate::trace::{Aim, Kind, Record, Unit};
+use crate::trace::{self, Aim, Kind, Record, Unit};
 use clap::Args as ClapArgs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -354,10 +354,7 @@ fn remarks(args: &Args, record: &Record) -> Vec<String> {
         if args.reading.max_new_tokens.is_none() {
             remarks.push(format!("{name} fills in {mask} and generates nothing"));
         }
-        let gaps = record
-            .branches
-            .first()
-            .map(|(_, grid)| table::masks(grid, card));
+        let gaps = record.branches.first().map(|(_, grid)| grid.masks(card));
         if card.mask.is_some() && gaps.is_none_or(|gaps| gaps.is_empty()) {
             remarks.push(format!(
                 "the text has no {mask}: write {mask} where a word is missing, and what belongs there is printed"
@@ -399,12 +396,12 @@ fn summary(record: &Record, finish: Finish) -> String {
         }
         _ if grid.aim() == Aim::Itself => format!(
             "{prompt} tokens read, {} of them {}",
-            table::masks(grid, &record.model).len(),
+            grid.masks(&record.model).len(),
             record.model.mask_text()
         ),
         _ => format!("{prompt} prompt tokens read, none drawn"),
     };
-    let (positions, which) = table::summarised(grid, &record.model);
+    let (positions, which) = trace::summarised([grid], &record.model);
     let n = positions.len();
     let means: Vec<String> = table::SUMMARY
         .iter()

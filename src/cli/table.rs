@@ -1,8 +1,8 @@
 //! The plain-text tables of `run --table`: tokens downward, then layers downward; and what a masked model fills in.
 
-use crate::model::{ModelCard, Tokenizer};
+use crate::model::Tokenizer;
 use crate::text;
-use crate::trace::{Aim, Grid, Record, Summarised};
+use crate::trace::{self, Record};
 use unicode_width::UnicodeWidthStr;
 
 /// The metrics of the token table and the summary, by column name.
@@ -25,27 +25,6 @@ const TOKEN_WIDTH: usize = 18;
 /// What stands where there is no value.
 const NOTHING: &str = "–";
 
-/// Which positions are averaged, and what they are called: the predicting ones, the gaps of a text that a masked model
-/// read, or all of a prompt that was only read.
-pub fn summarised(grid: &Grid, card: &ModelCard) -> (Vec<usize>, String) {
-    let (positions, which) = grid.summarised(card);
-    let which = match which {
-        Summarised::Predicting => "predicting",
-        Summarised::Gaps => card.mask_text(),
-        Summarised::Text => "text",
-        Summarised::Prompt => "prompt",
-    };
-    (positions, which.to_owned())
-}
-
-/// The positions of the gaps in a text that a masked model read.
-pub fn masks(grid: &Grid, card: &ModelCard) -> Vec<usize> {
-    match &card.mask {
-        Some(mask) if grid.aim() == Aim::Itself => grid.positions_of(mask.id).collect(),
-        _ => Vec::new(),
-    }
-}
-
 /// For each gap what the last layer would put there, how sure it is, and from which layer on.
 pub fn predictions(record: &Record, tokenizer: &Tokenizer) -> String {
     let mut out = String::new();
@@ -54,7 +33,7 @@ pub fn predictions(record: &Record, tokenizer: &Tokenizer) -> String {
     };
     let last = grid.states().saturating_sub(1);
     let entropy = record.schema.find("entropy");
-    let gaps = masks(grid, &record.model);
+    let gaps = grid.masks(&record.model);
     for (i, position) in gaps.iter().enumerate() {
         let entropy = entropy.and_then(|metric| grid.value(last, *position, metric));
         let entropy = entropy.map_or("n/a".to_owned(), |h| format!("{h:.3} nats"));
@@ -122,12 +101,12 @@ pub fn tokens(record: &Record) -> String {
     out
 }
 
-/// One line per layer: means over the positions that [`summarised`] chooses.
+/// One line per layer: means over the positions that [`trace::summarised`] chooses.
 pub fn layers(record: &Record) -> String {
     let mut out = String::new();
     for (branch, grid) in &record.branches {
         title(&mut out, record, branch);
-        let (positions, which) = summarised(grid, &record.model);
+        let (positions, which) = trace::summarised([grid], &record.model);
         out.push_str(&format!(
             "mean over {} {which} positions; layer 0 is the embedding\n",
             positions.len()

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::export;
 use crate::lens::LensSettings;
 use crate::session::Prompt;
+use crate::steer::Spec;
 use crate::tui::{self, ColourChoice, Options, SampleSet};
 use clap::Args as ClapArgs;
 use std::path::PathBuf;
@@ -33,6 +34,9 @@ pub struct Args {
     /// Draw less, for slow links
     #[arg(long)]
     pub low_bandwidth: bool,
+    /// Push the states, as in `run`; repeated ones add up
+    #[arg(long, value_name = "S")]
+    pub steer: Vec<Spec>,
     /// How tokens are drawn.
     #[command(flatten)]
     pub sampling: SamplingArgs,
@@ -76,6 +80,7 @@ fn options(args: &Args, context: &Context, prompt: Option<String>) -> Result<Opt
         config_dir: context.folders.config.clone(),
         load: load_options(context),
         samples: samples()?,
+        steer: args.steer.clone(),
         ..Options::default()
     };
     if let Some(dir) = &settings.export_dir {

@@ -25,6 +25,9 @@ pub struct Manifest {
     sampling_changes: Vec<Change>,
     /// The control vectors in force; `null` for the plain model.
     steering: Option<Value>,
+    /// Changes of these during the run, if there were any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    steering_changes: Vec<SteeringChange>,
     /// What the branches of a comparison read: `free` or `locked`.
     #[serde(skip_serializing_if = "Option::is_none")]
     comparison: Option<&'static str>,
@@ -41,6 +44,13 @@ pub struct Manifest {
     files: Vec<String>,
     started: String,
     ended: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct SteeringChange {
+    /// The first position that was read under it.
+    position: usize,
+    steering: Option<Value>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -175,6 +185,14 @@ pub fn manifest(record: &Record, files: &[&str]) -> Manifest {
             })
             .collect(),
         steering: record.steering.clone(),
+        steering_changes: record
+            .steering_changes
+            .iter()
+            .map(|(position, steering)| SteeringChange {
+                position: *position,
+                steering: steering.clone(),
+            })
+            .collect(),
         comparison: record.comparison.map(Pairing::label),
         sets: Vec::new(),
         sweep: Vec::new(),

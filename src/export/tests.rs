@@ -111,6 +111,7 @@ fn record(attention: bool) -> Record {
         sampling: Sampling::default(),
         sampling_changes: Vec::new(),
         steering: None,
+        steering_changes: Vec::new(),
         comparison: None,
         max_new_tokens: 3,
         branches: vec![("main".into(), grid)],

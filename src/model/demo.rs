@@ -9,13 +9,16 @@ use crate::error::Result;
 /// The weights, tokenizer included.
 const MODEL: &[u8] = include_bytes!("demo/model.gguf");
 
+/// Where the card of this model says that it comes from.
+pub const EMBEDDED: &str = "embedded";
+
 /// Open the embedded model.
 ///
 /// # Errors
 /// If the bytes are damaged.
 pub fn open() -> Result<Checkpoint> {
     let mut checkpoint = Checkpoint::from_gguf(Gguf::from_static(MODEL, "demo")?, "demo")?;
-    checkpoint.source = "embedded".into();
+    checkpoint.source = EMBEDDED.into();
     Ok(checkpoint)
 }
 

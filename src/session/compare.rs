@@ -4,16 +4,18 @@
 //! the weights once. Neither sees the other: its cells are those of a run alone, to the bit.
 
 use super::generation::{chunk, nothing_to_draw, tokenize};
-use super::protocol::{Event, Finish, Job};
+use super::pace::Pace;
+use super::protocol::{Event, Finish, Job, Speed};
+use super::work::Turn;
 use crate::error::Result;
 use crate::lens::{Lens, Opened, Which, attention};
 use crate::model::cache::State;
 use crate::model::decoder::{Row, Taps, Traced};
-use crate::model::{Intervention, Model, Sampler};
+use crate::model::{Intervention, Model, Sampler, Sampling};
+use crate::steer::Plan;
 use crate::trace::{Attention, Cells, Kind, Pairing, Side, Token};
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
-use std::time::Instant;
 
 /// A comparison in progress.
 pub struct Comparison {
@@ -25,17 +27,23 @@ pub struct Comparison {
     limit: usize,
     /// Whether the model predicts what comes next.
     generates: bool,
-    /// The last tokens read, whose cells still miss what came next.
-    pending: Option<Pending>,
-    started: Instant,
+    /// How many plans there have been, the plain model not counted.
+    plans: u32,
+    /// The last tokens read, whose cells still miss what came next; both in one where they were read together.
+    pending: Vec<Pending>,
+    pace: Pace,
 }
 
 struct Branch {
     state: State,
     interventions: Vec<Intervention>,
+    /// What cells are labelled with; 0 is the plain model.
+    plan: u32,
     sampler: Sampler,
     tokens: Vec<u32>,
     status: Status,
+    /// While the text is read once more: how much of it.
+    again: Option<usize>,
 }
 
 /// How far a branch is.
@@ -48,21 +56,25 @@ enum Status {
     Ended(Finish),
 }
 
-/// The last token of each branch that goes on, in the order of the sides.
+/// The last tokens of branches that go on, in the order of the sides.
 struct Pending {
     sides: Vec<Side>,
+    plans: Vec<u32>,
     opened: Opened,
     attention: Vec<Option<Attention>>,
+}
+
+/// What a branch reads in one step.
+struct Due {
+    side: Side,
+    read: Range<usize>,
+    /// Of these the ones whose cells are complete: they know what comes next, or nothing does.
+    complete: Range<usize>,
 }
 
 impl Branch {
     fn goes_on(&self) -> bool {
         !matches!(self.status, Status::Ended(_))
-    }
-
-    /// What cells are labelled with: whether the states were pushed.
-    fn plan(&self) -> u32 {
-        u32::from(!self.interventions.is_empty())
     }
 }
 
@@ -83,22 +95,23 @@ impl Comparison {
         let generates = model.card().causal;
         let limit = if generates { job.max_new_tokens } else { 0 };
         let lens = Lens::new(job.lens.clone());
-        let branches = Side::BOTH.map(|side| {
+        let interventions = job.steering.interventions(tokens.len());
+        let plans = u32::from(!interventions.is_empty());
+        let branches = [(Vec::new(), 0), (interventions, plans)].map(|(interventions, plan)| {
             let mut state = model.decoder().state();
             // Read in chunks as if at once.
             state.announce(tokens.len());
             Branch {
                 state,
-                interventions: match side {
-                    Side::A => Vec::new(),
-                    Side::B => job.steering.interventions(tokens.len()),
-                },
+                interventions,
+                plan,
                 sampler: Sampler::new(job.sampling.clone()),
                 tokens: tokens.clone(),
                 status: match limit {
                     0 => Status::Closing(Finish::Length),
                     _ => Status::Drawing,
                 },
+                again: None,
             }
         });
         for side in Side::BOTH {
@@ -122,9 +135,105 @@ impl Comparison {
             branches,
             limit,
             generates,
-            pending: None,
-            started: Instant::now(),
+            plans,
+            pending: Vec::new(),
+            pace: Pace::start(),
         })
+    }
+
+    /// Tokens drawn so far by the branch that has more.
+    #[must_use]
+    pub fn drawn(&self) -> usize {
+        let lengths = self.branches.iter().map(|branch| branch.tokens.len());
+        lengths.max().unwrap_or(0) - self.prompt
+    }
+
+    /// Allow both this many more tokens than the longer one has, if the model generates.
+    pub fn extend(&mut self, more: usize) {
+        if !self.generates {
+            return;
+        }
+        self.limit = self.drawn().saturating_add(more);
+        for side in Side::BOTH {
+            let waits = self.pending.iter().any(|p| p.sides.contains(&side));
+            let branch = &mut self.branches[side as usize];
+            branch.status = Status::Drawing;
+            if branch.state.len() == branch.tokens.len() && !waits {
+                // What the last token says was let go: read it again.
+                branch.state.truncate(branch.tokens.len() - 1);
+            }
+        }
+    }
+
+    /// Draw differently from the next token on.
+    pub fn set_sampling(&mut self, sampling: &Sampling) {
+        self.job.sampling = sampling.clone();
+        for branch in &mut self.branches {
+            branch.sampler.set(sampling.clone());
+        }
+    }
+
+    /// Push the states of all tokens that the steered branch has still to read as `plan` says. What was read keeps its cells,
+    /// and what the model remembers of it.
+    pub fn steer(&mut self, plan: &Plan) -> Turn {
+        let steered = &mut self.branches[Side::B as usize];
+        if *plan != self.job.steering {
+            self.job.steering = plan.clone();
+            steered.interventions = plan.interventions(self.prompt);
+            self.plans += u32::from(!steered.interventions.is_empty());
+            steered.plan = match steered.interventions.is_empty() {
+                true => 0,
+                false => self.plans,
+            };
+        }
+        Turn {
+            number: steered.plan,
+            from: steered.state.len(),
+        }
+    }
+
+    /// Read both texts so far once more, the steered one's all under the plan in force: their cells are owed then
+    /// ([`Self::fill`]). `false` if nothing has been read.
+    pub fn replay(&mut self, model: &Model) -> bool {
+        let mut any = false;
+        for branch in &mut self.branches {
+            let read = match self.generates {
+                true => branch.state.len(),
+                false => branch.tokens.len(),
+            };
+            if read > 0 {
+                any = true;
+                branch.state = model.decoder().state();
+                branch.state.announce(branch.tokens.len());
+                branch.again = Some(read);
+            }
+        }
+        if any {
+            self.pending.clear();
+        }
+        any
+    }
+
+    /// Whether cells of tokens that are there are still to be read.
+    #[must_use]
+    pub fn owes(&self) -> bool {
+        self.branches.iter().any(|branch| branch.again.is_some())
+    }
+
+    /// Read a chunk of what is owed.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    pub fn fill(&mut self, model: &Model, emit: &mut dyn FnMut(Side, Event)) -> Result<()> {
+        match self.owes() {
+            true => self.read(model, &self.due(model), emit),
+            false => Ok(()),
+        }
+    }
+
+    /// Forget how long ago the last token was drawn (after a pause, which is not slowness).
+    pub fn restart_clock(&mut self) {
+        self.pace.restart();
     }
 
     /// Read one chunk of the prompt or the last tokens of both branches, or draw one token of each. `Some` once both have
@@ -137,19 +246,22 @@ impl Comparison {
         model: &Model,
         emit: &mut dyn FnMut(Side, Event),
     ) -> Result<Option<[Finish; 2]>> {
-        match self.pending.take() {
-            Some(pending) => self.draw(model, pending, emit)?,
-            None => self.read(model, emit)?,
+        let due = self.due(model);
+        match due.is_empty() {
+            true => self.draw(model, emit)?,
+            false => self.read(model, &due, emit)?,
         }
         Ok(match [self.branches[0].status, self.branches[1].status] {
-            [Status::Ended(baseline), Status::Ended(steered)] => Some([baseline, steered]),
+            [Status::Ended(baseline), Status::Ended(steered)] if !self.owes() => {
+                Some([baseline, steered])
+            }
             _ => None,
         })
     }
 
     /// End both branches where they are.
     pub fn stop(&mut self, emit: &mut dyn FnMut(Side, Event)) -> [Finish; 2] {
-        self.pending = None;
+        self.pending.clear();
         Side::BOTH.map(|side| match self.branches[side as usize].status {
             Status::Ended(why) => why,
             _ => {
@@ -164,84 +276,176 @@ impl Comparison {
         emit(side, Event::Finished(why));
     }
 
-    /// Read what the branches that go on have not read; all of these have read equally much.
-    fn read(&mut self, model: &Model, emit: &mut dyn FnMut(Side, Event)) -> Result<()> {
-        let sides: Vec<Side> = Side::BOTH
+    /// What is to be read next: of a branch that goes on what it has not read, of any other what is read once more.
+    fn due(&self, model: &Model) -> Vec<Due> {
+        let unread = |branch: &Branch| match (branch.again, self.generates) {
+            (Some(_), false) => true,
+            (Some(read), true) if !branch.goes_on() => branch.state.len() < read,
+            (_, false) => branch.goes_on(),
+            (_, true) => branch.goes_on() && branch.state.len() < branch.tokens.len(),
+        };
+        let reading: Vec<Side> = Side::BOTH
             .into_iter()
-            .filter(|side| self.branches[*side as usize].goes_on())
+            .filter(|side| unread(&self.branches[*side as usize]))
             .collect();
-        let Some(first) = sides.first() else {
-            return Ok(());
+        let due = |side: &Side| {
+            let branch = &self.branches[*side as usize];
+            let from = branch.state.len();
+            let (to, complete) = match (self.generates, branch.goes_on()) {
+                (false, _) => (branch.tokens.len(), branch.tokens.len()),
+                (true, on) => {
+                    let step = chunk(model, reading.len(), self.job.attention, from);
+                    let end = match on {
+                        true => branch.tokens.len(),
+                        false => branch.again.unwrap_or_default(),
+                    };
+                    let to = end.min(from + step);
+                    // The last token of a text that goes on waits for what comes next; all others know it.
+                    (to, to.min(end - usize::from(on)))
+                }
+            };
+            Due {
+                side: *side,
+                read: from..to,
+                complete: from..complete.max(from),
+            }
         };
-        let (from, len) = {
-            let branch = &self.branches[*first as usize];
-            (branch.state.len(), branch.tokens.len())
-        };
-        let to = match self.generates {
-            true => len.min(from + chunk(model, sides.len(), self.job.attention, from)),
-            false => len,
-        };
+        reading.iter().map(due).collect()
+    }
+
+    fn read(
+        &mut self,
+        model: &Model,
+        due: &[Due],
+        emit: &mut dyn FnMut(Side, Event),
+    ) -> Result<()> {
         let taps = Taps {
             states: true,
             attention: self.job.attention,
         };
         let causal = self.generates;
-        let going_on = self.branches.iter_mut().filter(|b| b.goes_on());
-        let mut rows: Vec<Row<'_>> = going_on
-            .map(|branch| {
+        let mut rows: Vec<Row<'_>> = Vec::with_capacity(due.len());
+        for (side, branch) in Side::BOTH.into_iter().zip(&mut self.branches) {
+            if let Some(due) = due.iter().find(|due| due.side == side) {
                 let memory = causal.then_some(&mut branch.state);
-                Row::new(&branch.tokens[from..to], memory).steered(&branch.interventions)
-            })
-            .collect();
-        let traced = model.decoder().forward(&mut rows, taps)?;
-        drop(rows);
-        // The last token of a text waits for what comes next; all others are of the prompt and know it.
-        let complete = match causal {
-            true => to.min(len - 1) - from,
-            false => to,
-        };
-        let count = to - from;
-        if complete > 0 {
-            let tokens = &self.branches[0].tokens;
-            let targets: Vec<Option<u32>> = (from..from + complete)
-                .map(|i| tokens.get(i + 1).copied().filter(|_| causal))
-                .flat_map(|next| [next, next])
-                .collect();
-            let which = Which::beside(0..complete, 2, count);
-            let cells = self.lens.cells(model.decoder(), &traced, which, &targets)?;
-            for (i, mut cells) in cells.into_iter().enumerate() {
-                let (at, side) = (i / 2, Side::BOTH[i % 2]);
-                cells.attention = self.attention(&traced, i % 2, at, from + at)?;
-                self.emit_cells(side, from + at, cells, emit);
+                let row = Row::new(&branch.tokens[due.read.clone()], memory);
+                rows.push(row.steered(&branch.interventions));
             }
         }
-        if causal && to == len {
-            let last = count - 1;
-            let which = match self.agree() {
-                true => Which::beside(last..count, 2, count),
-                false => Which::these((0..sides.len()).map(|row| row * count + last).collect()),
-            };
-            let attention = (0..sides.len())
-                .map(|row| self.attention(&traced, row, last, len - 1))
-                .collect::<Result<_>>()?;
-            self.pending = Some(Pending {
-                opened: self.lens.open(model.decoder(), &traced, which)?,
-                attention,
-                sides,
-            });
+        let traced = model.decoder().forward(&mut rows, taps)?;
+        drop(rows);
+        self.emit_read(model, due, &traced, emit)?;
+        if causal {
+            self.open(model, due, &traced)?;
         }
-        if !causal {
-            for side in Side::BOTH {
-                self.end(side, Finish::Read, emit);
+        for due in due {
+            let branch = &mut self.branches[due.side as usize];
+            if branch.again.is_some_and(|read| due.read.end >= read) {
+                branch.again = None;
+            }
+            if !causal && branch.goes_on() {
+                self.end(due.side, Finish::Read, emit);
             }
         }
         Ok(())
     }
 
-    /// Whether both go on and have the same text.
-    fn agree(&self) -> bool {
+    /// How many tokens from the first on both have in common; a masked model reads all or nothing in common.
+    fn common(&self) -> usize {
         let [a, b] = &self.branches;
-        a.goes_on() && b.goes_on() && a.tokens == b.tokens
+        let same = a.tokens.iter().zip(&b.tokens).take_while(|(a, b)| a == b);
+        let same = same.count();
+        match self.generates || a.tokens == b.tokens {
+            true => same,
+            false => 0,
+        }
+    }
+
+    /// The cells of what was just read and is complete: two by two where both have read the same text.
+    fn emit_read(
+        &self,
+        model: &Model,
+        due: &[Due],
+        traced: &Traced,
+        emit: &mut dyn FnMut(Side, Event),
+    ) -> Result<()> {
+        let paired = match due {
+            [a, b] if a.read.start == b.read.start => {
+                let end = a.complete.end.min(b.complete.end).min(self.common());
+                a.read.start..end.max(a.read.start)
+            }
+            _ => 0..0,
+        };
+        let target = |side: Side, position: usize| {
+            let next = self.branches[side as usize].tokens.get(position + 1);
+            next.copied().filter(|_| self.generates)
+        };
+        if let ([a, b], false) = (due, paired.is_empty()) {
+            let count = paired.len();
+            let second = a.read.len();
+            let which = Which::beside(0..count, 2, second);
+            let targets: Vec<Option<u32>> = paired
+                .clone()
+                .flat_map(|at| [target(a.side, at), target(b.side, at)])
+                .collect();
+            let cells = self.lens.cells(model.decoder(), traced, which, &targets)?;
+            for (i, mut cells) in cells.into_iter().enumerate() {
+                let (position, row) = (paired.start + i / 2, i % 2);
+                cells.attention = self.attention(traced, row, i / 2, position)?;
+                self.emit_cells(due[row].side, position, cells, emit);
+            }
+        }
+        let mut first = 0;
+        for (row, due) in due.iter().enumerate() {
+            let from = due.complete.start.max(paired.end);
+            let alone = from..due.complete.end;
+            if !alone.is_empty() {
+                let offset = from - due.read.start;
+                let which = Which::from(first + offset..first + offset + alone.len());
+                let targets: Vec<Option<u32>> =
+                    alone.clone().map(|at| target(due.side, at)).collect();
+                let cells = self.lens.cells(model.decoder(), traced, which, &targets)?;
+                for (position, mut cells) in alone.zip(cells) {
+                    let at = position - due.read.start;
+                    cells.attention = self.attention(traced, row, at, position)?;
+                    self.emit_cells(due.side, position, cells, emit);
+                }
+            }
+            first += due.read.len();
+        }
+        Ok(())
+    }
+
+    /// Keep what the last tokens of the texts that go on say, until it is known what comes next.
+    fn open(&mut self, model: &Model, due: &[Due], traced: &Traced) -> Result<()> {
+        let mut which = Vec::with_capacity(due.len());
+        let (mut sides, mut plans, mut attention) = (Vec::new(), Vec::new(), Vec::new());
+        let mut first = 0;
+        for (row, due) in due.iter().enumerate() {
+            let branch = &self.branches[due.side as usize];
+            let last = due.read.len() - 1;
+            if branch.goes_on() && due.read.end == branch.tokens.len() {
+                which.push(first + last);
+                sides.push(due.side);
+                plans.push(branch.plan);
+                attention.push(self.attention(traced, row, last, due.read.end - 1)?);
+            }
+            first += due.read.len();
+        }
+        let [a, b] = &self.branches;
+        let which = match which[..] {
+            [] => return Ok(()),
+            [one, two] if a.tokens == b.tokens => Which::beside([one], 2, two - one),
+            _ => Which::these(which),
+        };
+        let opened = self.lens.open(model.decoder(), traced, which)?;
+        self.pending.push(Pending {
+            sides,
+            plans,
+            opened,
+            attention,
+        });
+        Ok(())
     }
 
     /// The attention of the token at `at` of a row, which stands at `position`, where that is asked for.
@@ -268,69 +472,103 @@ impl Comparison {
         mut cells: Cells,
         emit: &mut dyn FnMut(Side, Event),
     ) {
-        cells.plan = self.branches[side as usize].plan();
+        cells.plan = self.branches[side as usize].plan;
         let cells = Arc::new(cells);
         emit(side, Event::Cells { position, cells });
     }
 
     /// Draw the next token of every branch that goes on from its own logits; a locked one takes the baseline's.
-    fn draw(
-        &mut self,
-        model: &Model,
-        pending: Pending,
-        emit: &mut dyn FnMut(Side, Event),
-    ) -> Result<()> {
-        let mut next: Vec<Option<u32>> = Vec::with_capacity(pending.sides.len());
-        for (at, side) in pending.sides.iter().enumerate() {
-            let branch = &mut self.branches[*side as usize];
-            next.push(match (branch.status, self.pairing, side) {
-                (Status::Drawing, Pairing::Locked, Side::B) => next.first().copied().flatten(),
+    fn draw(&mut self, model: &Model, emit: &mut dyn FnMut(Side, Event)) -> Result<()> {
+        let mut next: [Option<u32>; 2] = [None; 2];
+        for side in Side::BOTH {
+            let holds = |pending: &Pending| pending.sides.iter().position(|s| *s == side);
+            let waiting = self.pending.iter().find_map(|p| Some((p, holds(p)?)));
+            let Some((pending, at)) = waiting else {
+                continue;
+            };
+            let branch = &mut self.branches[side as usize];
+            next[side as usize] = match (branch.status, self.pairing, side) {
+                (Status::Drawing, Pairing::Locked, Side::B) => next[0],
                 (Status::Drawing, ..) => {
                     let logits = pending.opened.final_logits(at);
                     branch.sampler.draw(logits, &branch.tokens)
                 }
                 _ => None,
-            });
-        }
-        let cells = self.lens.read(&pending.opened, &next)?;
-        for ((side, mut cells), attention) in pending.sides.iter().zip(cells).zip(pending.attention)
-        {
-            let position = self.branches[*side as usize].tokens.len() - 1;
-            cells.attention = attention;
-            self.emit_cells(*side, position, cells, emit);
-        }
-        self.lens.close(pending.opened);
-        for (side, next) in pending.sides.into_iter().zip(next) {
-            let branch = &mut self.branches[side as usize];
-            let id = match (branch.status, next) {
-                (Status::Closing(why), _) => {
-                    self.end(side, why, emit);
-                    continue;
-                }
-                (_, Some(id)) => id,
-                (_, None) => return Err(nothing_to_draw(branch.tokens.len() - 1)),
             };
-            branch.tokens.push(id);
-            let seconds = self.started.elapsed().as_secs_f64();
-            emit(
-                side,
-                Event::Token(token(model, id, Kind::Generated, seconds)),
-            );
-            let len = branch.tokens.len();
-            let fits = model.card().limit().is_none_or(|limit| len <= limit);
-            let why = if model.eos().contains(&id) && !self.job.ignore_eos {
-                Finish::EndOfText
-            } else if len - self.prompt >= self.limit {
-                Finish::Length
-            } else if !fits {
-                Finish::ContextFull
-            } else {
-                continue;
-            };
-            match self.job.read_last && fits {
-                true => branch.status = Status::Closing(why),
-                false => self.end(side, why, emit),
+        }
+        let mut drawing = Vec::new();
+        for pending in std::mem::take(&mut self.pending) {
+            let targets: Vec<Option<u32>> = pending
+                .sides
+                .iter()
+                .map(|side| next[*side as usize])
+                .collect();
+            let cells = self.lens.read(&pending.opened, &targets)?;
+            let labels = pending.plans.into_iter().zip(pending.attention);
+            for ((side, mut cells), (plan, attention)) in
+                pending.sides.iter().zip(cells).zip(labels)
+            {
+                let position = self.branches[*side as usize].tokens.len() - 1;
+                cells.attention = attention;
+                cells.plan = plan;
+                let cells = Arc::new(cells);
+                emit(*side, Event::Cells { position, cells });
             }
+            self.lens.close(pending.opened);
+            drawing.extend(pending.sides);
+        }
+        for side in drawing {
+            self.append(model, side, next[side as usize], emit)?;
+        }
+        if next.iter().any(Option::is_some) {
+            let (tokens_per_second, first_token_seconds) = self.pace.drew();
+            let speed = Speed {
+                tokens_per_second,
+                first_token_seconds,
+                lens_ms: 0.0,
+            };
+            emit(Side::A, Event::Speed(speed));
+        }
+        Ok(())
+    }
+
+    /// Append what was drawn, and see whether that is the end.
+    fn append(
+        &mut self,
+        model: &Model,
+        side: Side,
+        next: Option<u32>,
+        emit: &mut dyn FnMut(Side, Event),
+    ) -> Result<()> {
+        let branch = &mut self.branches[side as usize];
+        let id = match (branch.status, next) {
+            (Status::Closing(why), _) => {
+                self.end(side, why, emit);
+                return Ok(());
+            }
+            (_, Some(id)) => id,
+            (_, None) => return Err(nothing_to_draw(branch.tokens.len() - 1)),
+        };
+        branch.tokens.push(id);
+        let seconds = self.pace.seconds();
+        emit(
+            side,
+            Event::Token(token(model, id, Kind::Generated, seconds)),
+        );
+        let len = branch.tokens.len();
+        let fits = model.card().limit().is_none_or(|limit| len <= limit);
+        let why = if model.eos().contains(&id) && !self.job.ignore_eos {
+            Finish::EndOfText
+        } else if len - self.prompt >= self.limit {
+            Finish::Length
+        } else if !fits {
+            Finish::ContextFull
+        } else {
+            return Ok(());
+        };
+        match self.job.read_last && fits {
+            true => branch.status = Status::Closing(why),
+            false => self.end(side, why, emit),
         }
         Ok(())
     }

@@ -1,9 +1,14 @@
 //! The thread that owns the model: requests in, events out.
 
+use super::compare::Comparison;
 use super::generation::Generation;
 use super::protocol::{Event, Finish, Job, Request};
+use super::sets::{SetJob, Sets};
+use super::work::Work;
 use crate::error::{Error, Result};
 use crate::model::{LoadOptions, Model};
+use crate::steer::{Plan, Spec};
+use crate::trace::Pairing;
 use std::ops::{ControlFlow, Range};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -42,6 +47,7 @@ impl Engine {
                     outbox,
                     model: None,
                     run: None,
+                    plan: Plan::default(),
                     look: 0..0,
                 };
                 worker.load(&model);
@@ -67,12 +73,14 @@ struct Worker {
     outbox: UnboundedSender<Event>,
     model: Option<Model>,
     run: Option<Run>,
+    /// What runs are steered by that bring no plan of their own.
+    plan: Plan,
     /// The positions on the screen, which the next run is told too.
     look: Range<usize>,
 }
 
 struct Run {
-    generation: Generation,
+    work: Box<dyn Work>,
     mode: Mode,
 }
 
@@ -82,7 +90,7 @@ enum Mode {
     Paused,
     /// One token, then paused.
     Stepping,
-    /// Stopped; nothing is drawn, but the cells that are owed are read.
+    /// Stopped or ended; nothing is drawn, but the cells that are owed are read.
     Settling,
     Ended,
 }
@@ -93,7 +101,7 @@ impl Worker {
             let busy = self.run.as_ref().is_some_and(|run| match run.mode {
                 Mode::Running | Mode::Stepping => true,
                 // Nothing is drawn, but what is on the screen is completed.
-                Mode::Paused | Mode::Settling => run.generation.owes(),
+                Mode::Paused | Mode::Settling => run.work.owes(),
                 Mode::Ended => false,
             });
             let request = if busy {
@@ -140,6 +148,7 @@ impl Worker {
 
     fn load(&mut self, reference: &str) {
         self.run = None;
+        self.plan = Plan::default();
         let outbox = self.outbox.clone();
         let loaded = catch_unwind(AssertUnwindSafe(|| {
             super::open(reference, &self.options, &mut |what, done, total| {
@@ -172,6 +181,19 @@ impl Worker {
         match request {
             Request::Load(reference) => self.load(&reference),
             Request::Generate(job) => self.generate(*job),
+            Request::Compare(job, pairing) => self.compare(*job, pairing),
+            Request::Separate(job) => self.separate(*job),
+            Request::Steer(specs) => self.steer(&specs),
+            Request::Replay => {
+                if let (Some(model), Some(run)) = (&self.model, &mut self.run)
+                    && run.work.replay(model)
+                {
+                    if run.mode == Mode::Ended {
+                        run.mode = Mode::Settling;
+                    }
+                    self.send(Event::Replaying);
+                }
+            }
             Request::Pause => self.set_mode(
                 |m| matches!(m, Mode::Running | Mode::Stepping),
                 Mode::Paused,
@@ -195,8 +217,8 @@ impl Worker {
                 if let Some(run) = &mut self.run
                     && matches!(run.mode, Mode::Ended | Mode::Settling)
                 {
-                    run.generation.extend(more);
-                    run.generation.restart_clock();
+                    run.work.extend(more);
+                    run.work.restart_clock();
                     run.mode = Mode::Running;
                     self.send(Event::Resumed);
                 }
@@ -204,11 +226,11 @@ impl Worker {
             Request::Look(positions) => {
                 self.look = positions;
                 if let Some(run) = &mut self.run {
-                    run.generation.look(self.look.clone());
+                    run.work.look(self.look.clone());
                 }
             }
             Request::SetSampling(sampling) => match (sampling.validate(), &mut self.run) {
-                (Ok(()), Some(run)) => run.generation.set_sampling(sampling),
+                (Ok(()), Some(run)) => run.work.set_sampling(sampling),
                 (Ok(()), None) => {}
                 (Err(e), _) => self.send(Event::Failed(e)),
             },
@@ -217,7 +239,11 @@ impl Worker {
         ControlFlow::Continue(())
     }
 
-    fn generate(&mut self, job: Job) {
+    /// Start what `start` makes of the model, or say why not. Plans that jobs bring go before the engine's.
+    fn begin<W: Work + 'static>(
+        &mut self,
+        start: impl FnOnce(&Model, &Plan, &mut dyn FnMut(Event)) -> Result<W>,
+    ) {
         let Some(model) = &self.model else {
             self.send(Event::Failed(Error::failed(
                 "no model is loaded",
@@ -226,14 +252,14 @@ impl Worker {
             return;
         };
         let outbox = &self.outbox;
-        let started = Generation::start(model, job, &mut |event| {
+        let started = start(model, &self.plan, &mut |event| {
             let _ = outbox.send(event);
         });
         match started {
-            Ok(mut generation) => {
-                generation.look(self.look.clone());
+            Ok(mut work) => {
+                work.look(self.look.clone());
                 self.run = Some(Run {
-                    generation,
+                    work: Box::new(work),
                     mode: Mode::Running,
                 });
             }
@@ -241,11 +267,55 @@ impl Worker {
         }
     }
 
+    fn generate(&mut self, job: Job) {
+        self.begin(|model, plan, emit| Generation::start(model, job.under(plan), emit));
+    }
+
+    fn compare(&mut self, job: Job, pairing: Pairing) {
+        self.begin(|model, plan, emit| {
+            Comparison::start(model, job.under(plan), pairing, &mut |side, event| {
+                emit(Event::Side(side, Box::new(event)));
+            })
+        });
+    }
+
+    fn separate(&mut self, job: SetJob) {
+        self.begin(|model, plan, emit| {
+            let each = job.each.under(plan);
+            let sets = Sets::start(model, SetJob { each, ..job })?;
+            emit(Event::Separating {
+                schema: Arc::clone(sets.samples().schema()),
+                states: sets.samples().states(),
+                total: sets.total(),
+            });
+            Ok(sets)
+        });
+    }
+
+    fn steer(&mut self, specs: &[Spec]) {
+        let Some(model) = &self.model else {
+            return;
+        };
+        match Plan::load(specs, model.card()) {
+            Ok((plan, remarks)) => {
+                let run = self.run.as_mut();
+                let turn = run.and_then(|run| run.work.steer(&plan));
+                self.plan = plan.clone();
+                self.send(Event::Steered {
+                    plan,
+                    turn,
+                    remarks,
+                });
+            }
+            Err(e) => self.send(Event::NotSteered(e)),
+        }
+    }
+
     fn set_mode(&mut self, from: impl Fn(Mode) -> bool, to: Mode) {
         if let Some(run) = &mut self.run
             && from(run.mode)
         {
-            run.generation.restart_clock();
+            run.work.restart_clock();
             run.mode = to;
             match to {
                 Mode::Paused => self.send(Event::Paused),
@@ -259,21 +329,21 @@ impl Worker {
         let (Some(model), Some(run)) = (&self.model, &mut self.run) else {
             return;
         };
-        let before = run.generation.drawn();
+        let before = run.work.drawn();
         let outbox = &self.outbox;
         let mut emit = |event| {
             let _ = outbox.send(event);
         };
         let ended = match run.mode {
-            Mode::Paused | Mode::Settling => run.generation.fill(model, &mut emit).map(|()| None),
-            _ => run.generation.advance(model, &mut emit),
+            Mode::Paused | Mode::Settling => run.work.fill(model, &mut emit).map(|()| None),
+            _ => run.work.advance(model, &mut emit),
         };
         match ended {
             Ok(Some(why)) => {
                 run.mode = Mode::Ended;
                 self.send(Event::Finished(why));
             }
-            Ok(None) if run.mode == Mode::Stepping && run.generation.drawn() > before => {
+            Ok(None) if run.mode == Mode::Stepping && run.work.drawn() > before => {
                 run.mode = Mode::Paused;
                 self.send(Event::Paused);
             }

@@ -3,15 +3,17 @@
 //! After every step each token but the last drawn one has been read and its cells are complete (they know what came
 //! next) or owed ([`Fill::Between`]), so a run can pause, stop or end anywhere.
 
+use super::pace::Pace;
 use super::protocol::{Event, Fill, Finish, Job, Prompt, Speed};
+use super::work::Turn;
 use crate::error::{Error, Result};
 use crate::lens::{Lens, Opened, attention};
 use crate::model::cache::State;
 use crate::model::config::LayerKind;
 use crate::model::decoder::{Row, Taps, Traced};
 use crate::model::{Intervention, Model, Sampler, Sampling};
+use crate::steer::Plan;
 use crate::trace::{Attention, Cells, Kind, Token};
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
@@ -25,8 +27,6 @@ const WORK: usize = 150_000_000_000;
 const BETWEEN: usize = 4;
 /// Attention probabilities held at once, in bytes.
 const ATTENTION_BYTES: usize = 128 << 20;
-/// Tokens over which the rate is measured.
-const WINDOW: usize = 32;
 
 /// A run in progress.
 pub struct Generation {
@@ -34,7 +34,10 @@ pub struct Generation {
     lens: Lens,
     sampler: Sampler,
     state: State,
-    interventions: Vec<Intervention>,
+    /// What is done to the states from now on; `job.steering` is the plan behind it.
+    steered: Arc<Steered>,
+    /// How many plans there have been, the plain model not counted.
+    plans: u32,
     tokens: Vec<u32>,
     prompt: usize,
     limit: usize,
@@ -42,22 +45,31 @@ pub struct Generation {
     generates: bool,
     /// The last token read, whose cells still miss what came next.
     pending: Option<Pending>,
-    /// Chunks of the prompt that were read without their cells, in order.
-    owed: Vec<Range<usize>>,
+    /// Chunks of the prompt that were read without their cells, in order, and how they were read.
+    owed: Vec<(Range<usize>, Arc<Steered>)>,
+    /// While the text is read once more: how much of it.
+    again: Option<usize>,
     /// What is on the screen.
     look: Range<usize>,
     /// Tokens drawn since a chunk of owed cells was read.
     since: usize,
     /// Why the run ends, once all cells are there.
     ended: Option<Finish>,
-    started: Instant,
-    drawn: VecDeque<Instant>,
+    pace: Pace,
     speed: Speed,
+}
+
+/// What is done to the states of some tokens.
+struct Steered {
+    interventions: Vec<Intervention>,
+    /// What their cells are labelled with; 0 is the plain model.
+    number: u32,
 }
 
 struct Pending {
     opened: Opened,
     attention: Option<Attention>,
+    plan: u32,
 }
 
 impl Generation {
@@ -72,10 +84,16 @@ impl Generation {
         let mut state = model.decoder().state();
         // Read in chunks as if at once.
         state.announce(tokens.len());
+        let interventions = job.steering.interventions(tokens.len());
+        let plans = u32::from(!interventions.is_empty());
         let generation = Self {
             sampler: Sampler::new(job.sampling.clone()),
             state,
-            interventions: job.steering.interventions(tokens.len()),
+            steered: Arc::new(Steered {
+                interventions,
+                number: plans,
+            }),
+            plans,
             prompt: tokens.len(),
             // A masked language model says what stands at each place, not what comes next.
             limit: if model.card().causal {
@@ -86,11 +104,11 @@ impl Generation {
             generates: model.card().causal,
             pending: None,
             owed: Vec::new(),
+            again: None,
             look: 0..0,
             since: 0,
             ended: None,
-            started: Instant::now(),
-            drawn: VecDeque::new(),
+            pace: Pace::start(),
             speed: Speed::default(),
             tokens,
             lens,
@@ -114,11 +132,49 @@ impl Generation {
 
     /// Allow this many more tokens, if the model generates.
     pub fn extend(&mut self, more: usize) {
-        if !self.generates {
-            return;
+        if self.generates {
+            self.limit = self.drawn().saturating_add(more);
+            self.ended = None;
         }
-        self.limit = (self.tokens.len() - self.prompt).saturating_add(more);
-        self.ended = None;
+    }
+
+    /// Push the states of all tokens still to be read as `plan` says. What was read keeps its cells, and what the model
+    /// remembers of it.
+    pub fn steer(&mut self, plan: &Plan) -> Turn {
+        if *plan != self.job.steering {
+            self.job.steering = plan.clone();
+            let interventions = plan.interventions(self.prompt);
+            self.plans += u32::from(!interventions.is_empty());
+            let number = match interventions.is_empty() {
+                true => 0,
+                false => self.plans,
+            };
+            self.steered = Arc::new(Steered {
+                interventions,
+                number,
+            });
+        }
+        Turn {
+            number: self.steered.number,
+            from: self.state.len(),
+        }
+    }
+
+    /// Read the text so far once more, all of it under the plan in force: its cells are owed then ([`Self::fill`]), and the
+    /// next token is drawn from what they say. `false` if nothing has been read.
+    pub fn replay(&mut self, model: &Model) -> bool {
+        let read = match self.generates {
+            true => self.state.len(),
+            false => self.tokens.len(),
+        };
+        if read > 0 {
+            self.state = model.decoder().state();
+            self.state.announce(self.tokens.len());
+            self.owed.clear();
+            self.pending = None;
+            self.again = Some(read);
+        }
+        read > 0
     }
 
     /// Read the cells of these positions first, where some are still owed.
@@ -147,7 +203,8 @@ impl Generation {
         model: &Model,
         emit: &mut dyn FnMut(Event),
     ) -> Result<Option<Finish>> {
-        if self.since >= BETWEEN && self.owed.iter().any(|owed| overlap(owed, &self.look)) {
+        let seen = |(owed, _): &(Range<usize>, _)| overlap(owed, &self.look);
+        if self.again.is_some() || (self.since >= BETWEEN && self.owed.iter().any(seen)) {
             self.fill(model, emit)?;
             return Ok(None);
         }
@@ -161,10 +218,10 @@ impl Generation {
         Ok(self.ended.take())
     }
 
-    /// Whether cells of the prompt are still to be read.
+    /// Whether cells of tokens that are there are still to be read.
     #[must_use]
     pub fn owes(&self) -> bool {
-        !self.owed.is_empty()
+        self.again.is_some() || !self.owed.is_empty()
     }
 
     fn go_on(&mut self, model: &Model, emit: &mut dyn FnMut(Event)) -> Result<Option<Finish>> {
@@ -194,11 +251,6 @@ impl Generation {
             return Ok(Some(Finish::Length));
         }
         self.draw(model, emit)
-    }
-
-    /// What cells are labelled with: whether the states were pushed.
-    fn plan(&self) -> u32 {
-        u32::from(!self.interventions.is_empty())
     }
 
     /// Whether the model can read the text so far.
@@ -237,17 +289,18 @@ impl Generation {
             false => self.tokens.len(),
         };
         let causal = self.generates;
-        let late = self.job.fill == Fill::Between && to < self.tokens.len() && rewinds(model);
+        let between = self.job.fill == Fill::Between && self.again.is_none();
+        let late = between && to < self.tokens.len() && rewinds(model);
         let taps = match late {
             true => Taps::default(),
             false => self.taps(),
         };
         let memory = causal.then_some(&mut self.state);
         let row = Row::new(&self.tokens[from..to], memory);
-        let mut rows = [row.steered(&self.interventions)];
+        let mut rows = [row.steered(&self.steered.interventions)];
         let traced = model.decoder().forward(&mut rows, taps)?;
         if late {
-            self.owed.push(from..to);
+            self.owed.push((from..to, Arc::clone(&self.steered)));
             return Ok(());
         }
         let began = Instant::now();
@@ -256,12 +309,13 @@ impl Generation {
             true => to.min(self.tokens.len() - 1),
             false => to,
         };
-        self.emit_read(model, &traced, from, complete, emit)?;
+        self.emit_read(model, &traced, from..complete, self.steered.number, emit)?;
         if causal && to == self.tokens.len() {
             let last = to - from - 1;
             self.pending = Some(Pending {
                 opened: self.lens.open(model.decoder(), &traced, last..last + 1)?,
                 attention: self.attention_of(&traced, from, to - 1)?,
+                plan: self.steered.number,
             });
         }
         if to - from == 1 {
@@ -283,21 +337,43 @@ impl Generation {
     /// # Errors
     /// If a tensor operation fails.
     pub fn fill(&mut self, model: &Model, emit: &mut dyn FnMut(Event)) -> Result<()> {
-        let seen = |owed: &Range<usize>| overlap(owed, &self.look);
+        if let Some(read) = self.again {
+            return self.read_again(model, read, emit);
+        }
+        let seen = |(owed, _): &(Range<usize>, _)| overlap(owed, &self.look);
         let newest = self.owed.len().checked_sub(1);
         let Some(owed) = self.owed.iter().rposition(seen).or(newest) else {
             return Ok(());
         };
-        let Range { start, end } = self.owed[owed].clone();
+        let (Range { start, end }, steered) = self.owed[owed].clone();
         let mut before = self.state.fork()?;
         before.truncate(start);
         before.announce(self.prompt);
         let row = Row::new(&self.tokens[start..end], Some(&mut before));
-        let mut rows = [row.steered(&self.interventions)];
+        let mut rows = [row.steered(&steered.interventions)];
         let traced = model.decoder().forward(&mut rows, self.taps())?;
-        self.emit_read(model, &traced, start, end, emit)?;
+        self.emit_read(model, &traced, start..end, steered.number, emit)?;
         self.owed.remove(owed);
         self.since = 0;
+        Ok(())
+    }
+
+    /// A chunk of a text of which `read` tokens are read once more.
+    fn read_again(
+        &mut self,
+        model: &Model,
+        read: usize,
+        emit: &mut dyn FnMut(Event),
+    ) -> Result<()> {
+        self.read(model, emit)?;
+        if !self.generates || self.state.len() >= read {
+            self.again = None;
+            // The last token may be all that is shown; what comes next is told once it is drawn.
+            if let Some(pending) = self.pending.take() {
+                self.emit_cells(&pending, self.tokens.len() - 1, None, emit)?;
+                self.pending = Some(pending);
+            }
+        }
         Ok(())
     }
 
@@ -315,27 +391,28 @@ impl Generation {
         Ok(attention::read(traced, 0, position - from, position, keep)?)
     }
 
-    /// The cells of the positions `from..to`, at the first of which the forward began.
+    /// The cells of the positions `read`, at the first of which the forward began.
     fn emit_read(
         &self,
         model: &Model,
         traced: &Traced,
-        from: usize,
-        to: usize,
+        read: Range<usize>,
+        plan: u32,
         emit: &mut dyn FnMut(Event),
     ) -> Result<()> {
-        if to == from {
+        if read.is_empty() {
             return Ok(());
         }
-        let targets: Vec<Option<u32>> = (from..to)
+        let (from, count) = (read.start, read.len());
+        let targets: Vec<Option<u32>> = read
             .map(|i| self.tokens.get(i + 1).copied().filter(|_| self.generates))
             .collect();
         let cells = self
             .lens
-            .cells(model.decoder(), traced, 0..to - from, &targets)?;
+            .cells(model.decoder(), traced, 0..count, &targets)?;
         for (position, mut cells) in (from..).zip(cells) {
             cells.attention = self.attention_of(traced, from, position)?;
-            cells.plan = self.plan();
+            cells.plan = plan;
             emit(Event::Cells {
                 position,
                 cells: Arc::new(cells),
@@ -367,7 +444,7 @@ impl Generation {
             id,
             bytes: model.tokenizer().bytes(id),
             kind: Kind::Generated,
-            seconds: self.started.elapsed().as_secs_f64(),
+            seconds: self.pace.seconds(),
         }));
         self.measure(emit);
         if model.eos().contains(&id) && !self.job.ignore_eos {
@@ -389,7 +466,7 @@ impl Generation {
         let cells: Vec<Cells> = self.lens.read(&pending.opened, &[next])?;
         for mut cells in cells {
             cells.attention.clone_from(&pending.attention);
-            cells.plan = self.plan();
+            cells.plan = pending.plan;
             emit(Event::Cells {
                 position,
                 cells: Arc::new(cells),
@@ -416,24 +493,13 @@ impl Generation {
     }
 
     fn measure(&mut self, emit: &mut dyn FnMut(Event)) {
-        let now = Instant::now();
-        if self.drawn() == 1 {
-            self.speed.first_token_seconds = (now - self.started).as_secs_f64();
-        }
-        self.drawn.push_back(now);
-        if self.drawn.len() > WINDOW {
-            self.drawn.pop_front();
-        }
-        if let (Some(first), true) = (self.drawn.front(), self.drawn.len() > 1) {
-            let seconds = (now - *first).as_secs_f64().max(1e-9);
-            self.speed.tokens_per_second = (self.drawn.len() - 1) as f64 / seconds;
-        }
+        (self.speed.tokens_per_second, self.speed.first_token_seconds) = self.pace.drew();
         emit(Event::Speed(self.speed));
     }
 
     /// Forget how long ago the last token was drawn (after a pause, which is not slowness).
     pub fn restart_clock(&mut self) {
-        self.drawn.clear();
+        self.pace.restart();
     }
 }
 

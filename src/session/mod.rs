@@ -5,10 +5,12 @@ pub mod bench;
 mod compare;
 mod engine;
 mod generation;
+mod pace;
 mod protocol;
 mod recorder;
 mod sets;
 mod sweep;
+mod work;
 
 use crate::error::Result;
 use crate::lens::check;
@@ -22,6 +24,7 @@ pub use protocol::{Event, Fill, Finish, Job, Prompt, Request, Speed};
 pub use recorder::Recorder;
 pub use sets::{SetJob, Sets};
 pub use sweep::{Sweep, Swept};
+pub use work::Turn;
 
 /// Load a model and see that it computes.
 ///

@@ -1,10 +1,12 @@
 //! The two enums between a face and the engine thread.
 
+use super::sets::SetJob;
+use super::work::Turn;
 use crate::error::Error;
 use crate::lens::LensSettings;
 use crate::model::{ModelCard, Sampling, Tokenizer};
-use crate::steer::Plan;
-use crate::trace::{Cells, Schema, Token};
+use crate::steer::{Plan, Spec};
+use crate::trace::{Cells, Pairing, Sample, Schema, Set, Side, Token};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -72,6 +74,15 @@ impl Job {
             steering: Plan::default(),
         }
     }
+
+    /// The same under `plan`, unless it brings its own.
+    #[must_use]
+    pub(super) fn under(mut self, plan: &Plan) -> Self {
+        if self.steering.is_empty() {
+            self.steering = plan.clone();
+        }
+        self
+    }
 }
 
 /// What a face asks of the engine. Requests are handled between two tokens or prompt chunks.
@@ -81,6 +92,15 @@ pub enum Request {
     Load(String),
     /// Start a run in place of the one before it. A job that is refused leaves that one as it is.
     Generate(Box<Job>),
+    /// Start a comparison of the plain model with the job's plan in place of the run before it.
+    Compare(Box<Job>, Pairing),
+    /// Read two sets of prompts in place of the run before them.
+    Separate(Box<SetJob>),
+    /// Push the states as these say: from the next token on where a run is under way (the steered side of a comparison), and
+    /// in all runs to come whose jobs bring no plan. None is the plain model. Answered by [`Event::Steered`].
+    Steer(Vec<Spec>),
+    /// Read the text of the run at hand once more, all of it under the plan in force.
+    Replay,
     /// Hold after the current token.
     Pause,
     /// Go on after a pause.
@@ -178,6 +198,33 @@ pub enum Event {
     },
     /// New measurements.
     Speed(Speed),
+    /// The same of one side of a comparison: [`Event::Started`], [`Event::Token`], [`Event::Cells`], [`Event::Speed`],
+    /// [`Event::Finished`]. The end of both is an [`Event::Finished`] of its own.
+    Side(Side, Box<Event>),
+    /// Two sets of prompts are being read.
+    Separating {
+        /// What the samples' values are.
+        schema: Arc<Schema>,
+        /// States of the model, L + 1.
+        states: usize,
+        /// Prompts in all.
+        total: usize,
+    },
+    /// One of them has been read.
+    Sample(Set, Arc<Sample>),
+    /// Plans were read and are in force.
+    Steered {
+        /// What is done.
+        plan: Plan,
+        /// From where on in the run at hand; `None` where that is too late or there is none.
+        turn: Option<Turn>,
+        /// Remarks about the files.
+        remarks: Vec<String>,
+    },
+    /// Plans could not be read, or do not fit the model; what was in force stays.
+    NotSteered(Error),
+    /// The text is read once more; cells that come now replace those before.
+    Replaying,
     /// The run is held ([`Request::Pause`] or after [`Request::Step`]).
     Paused,
     /// The run goes on.

@@ -43,6 +43,7 @@ impl Recorder {
                 sampling_changes: Vec::new(),
                 lens: job.lens.clone(),
                 steering: job.steering.description(),
+                steering_changes: Vec::new(),
                 comparison,
                 max_new_tokens,
                 branches: branches
@@ -55,9 +56,20 @@ impl Recorder {
         }
     }
 
-    /// Take in one event of a run.
+    /// Take in one event of a run or, as the engine tells it, of a comparison.
     pub fn apply(&mut self, event: &Event) {
-        self.apply_to(0, event);
+        match event {
+            Event::Side(side, event) => self.apply_side(*side, event),
+            Event::Steered {
+                plan,
+                turn: Some(turn),
+                ..
+            } if turn.from > 0 => {
+                let change = (turn.from, plan.description());
+                self.record.steering_changes.push(change);
+            }
+            event => self.apply_to(0, event),
+        }
     }
 
     /// Take in one event of one side of a comparison.
@@ -80,6 +92,12 @@ impl Recorder {
             Event::Loading { .. }
             | Event::Loaded { .. }
             | Event::Speed(_)
+            | Event::Side(..)
+            | Event::Separating { .. }
+            | Event::Sample(..)
+            | Event::Steered { .. }
+            | Event::NotSteered(_)
+            | Event::Replaying
             | Event::Paused
             | Event::Failed(_) => {}
         }

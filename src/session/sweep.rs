@@ -15,7 +15,7 @@ use crate::model::cache::State;
 use crate::model::decoder::{Row, Taps};
 use crate::model::{Intervention, Model};
 use crate::steer::{Plan, Strengths};
-use crate::trace::{Cells, Curve, Metric, Point, Record, Schema};
+use crate::trace::{Cells, Curve, Metric, Point, Record, Schema, summarised};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -206,7 +206,7 @@ impl Sweep {
         };
         self.tokens = grid.tokens().iter().map(|token| token.id).collect();
         self.prompt = grid.prompt_len();
-        let (positions, _) = grid.summarised(model.card());
+        let (positions, _) = summarised([grid], model.card());
         let read = positions.iter().filter_map(|at| grid.cells(*at).cloned());
         let cells: Vec<Arc<Cells>> = read.collect();
         self.positions = positions;

@@ -30,6 +30,12 @@ const HINT: &str = "controlvector.model_hint";
 const COUNT: &str = "controlvector.layer_count";
 const ONE: &str = "direction";
 
+/// Vectors that come with the program, for the model inside: a file's name stands for them where there is no such file.
+pub const BUILT_IN: [(&str, &[u8]); 1] = [(
+    "mood",
+    include_bytes!("../../sample_prompts/contrast/mood.gguf"),
+)];
+
 /// A format, by the ending of a file's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -98,8 +104,15 @@ impl Opened {
 /// # Errors
 /// If the file cannot be read, is damaged or too large, or is no control vector; the sentence says why.
 pub fn open(path: &Path) -> Result<Opened> {
+    if let Some((name, bytes)) = built_in(path) {
+        let file = Plain::parse(bytes, name, ARCHITECTURE, MAX_LAYERS, &[HINT])?;
+        return gguf(path, file);
+    }
     match Format::of(path)? {
-        Format::Gguf => gguf(path),
+        Format::Gguf => {
+            let file = Plain::read(path, ARCHITECTURE, MAX_BYTES, MAX_LAYERS, &[HINT])?;
+            gguf(path, file)
+        }
         Format::Safetensors => safetensors(path),
         Format::Torch => torch::open(path),
         Format::Json => text::open(path, text::json),
@@ -116,8 +129,14 @@ pub(super) fn refuse(path: &Path, problem: impl Into<String>) -> Error {
     )
 }
 
-fn gguf(path: &Path) -> Result<Opened> {
-    let file = Plain::read(path, ARCHITECTURE, MAX_BYTES, MAX_LAYERS, &[HINT])?;
+/// The vector of this name that comes with the program, unless there is such a file.
+fn built_in(path: &Path) -> Option<(&'static str, &'static [u8])> {
+    let named = |(name, _): &(&str, &[u8])| path.as_os_str() == *name;
+    let found = BUILT_IN.into_iter().find(named);
+    found.filter(|_| !path.exists())
+}
+
+fn gguf(path: &Path, file: Plain) -> Result<Opened> {
     let tensors = file.tensors.into_iter();
     let named = tensors.map(|(name, shape, numbers)| (name, (shape, numbers)));
     let mut opened = assemble(path, named.collect())?;

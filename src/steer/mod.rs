@@ -16,7 +16,7 @@ mod torch;
 mod train;
 mod vector;
 
-pub use file::{Format, Opened, open};
+pub use file::{BUILT_IN, Format, Opened, open};
 pub use pairs::{Pair, from_lines, from_template, parse_jsonl};
 pub use plan::{Effect, Plan, Spec, Tokens, parse_layers};
 pub use strengths::Strengths;

@@ -50,7 +50,9 @@ impl Tokens {
         }
     }
 
-    fn label(self) -> String {
+    /// As it is written after `tokens=`.
+    #[must_use]
+    pub fn label(self) -> String {
         match self {
             Self::All => "all".into(),
             Self::Prompt => "prompt".into(),
@@ -267,6 +269,12 @@ pub(super) enum Push {
 }
 
 impl Plan {
+    /// Whether nothing is asked for: the plain model.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
     /// Read the files that `specs` name and hold them against the model. Also returned are remarks for the user.
     ///
     /// # Errors

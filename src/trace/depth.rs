@@ -1,6 +1,6 @@
 //! Two models beside each other: which of their layers lie equally deep, and what each says there.
 
-use super::{Metric, Record, Spread};
+use super::{Metric, Record, Spread, summarised};
 
 /// The layers of two models by relative depth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +66,7 @@ impl<'a> TwoModels<'a> {
     #[must_use]
     pub fn new(a: &'a Record, b: &'a Record) -> Self {
         let positions = [a, b].map(|record| match record.branches.first() {
-            Some((_, grid)) => grid.summarised(&record.model).0,
+            Some((_, grid)) => summarised([grid], &record.model).0,
             None => Vec::new(),
         });
         Self {

@@ -1,6 +1,7 @@
 //! The grid of one branch: tokens along time, states along depth.
 
 use super::Metric;
+use crate::model::ModelCard;
 use std::sync::Arc;
 
 /// Whether a token was given or drawn.
@@ -323,6 +324,15 @@ impl Grid {
                 .max(prompt.saturating_sub(1))
     }
 
+    /// The positions of the gaps in a text that a masked model read.
+    #[must_use]
+    pub fn masks(&self, card: &ModelCard) -> Vec<usize> {
+        match &card.mask {
+            Some(mask) if self.aim == Aim::Itself => self.positions_of(mask.id).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// The values at quantiles `low` and `high` (0..=1) of all read cells of a metric within `layers` and from
     /// position `first` on: an automatic colour range that one extreme cell cannot flatten.
     #[must_use]
@@ -347,4 +357,29 @@ impl Grid {
         let high = *values.select_nth_unstable_by(hi, f32::total_cmp).1;
         Some((low, high))
     }
+}
+
+/// Which positions of these grids of one prompt are averaged (those of the one that has most), and what they are called: the
+/// predicting ones, the gaps of a text that a masked model read, or all of a prompt that was only read.
+#[must_use]
+pub fn summarised<'a>(
+    grids: impl IntoIterator<Item = &'a Grid>,
+    card: &ModelCard,
+) -> (Vec<usize>, String) {
+    let of_each = grids.into_iter().map(|grid| {
+        let predicting = grid.predicting_positions();
+        let gaps = grid.masks(card);
+        if !gaps.is_empty() {
+            (gaps, card.mask_text().to_owned())
+        } else if !predicting.is_empty() {
+            (predicting.collect(), "predicting".to_owned())
+        } else if grid.aim() == Aim::Itself {
+            ((0..grid.len()).collect(), "text".to_owned())
+        } else {
+            ((0..grid.len()).collect(), "prompt".to_owned())
+        }
+    });
+    of_each
+        .max_by_key(|(positions, _): &(Vec<usize>, String)| positions.len())
+        .unwrap_or_default()
 }

@@ -9,15 +9,13 @@ mod difference;
 mod grid;
 mod samples;
 mod schema;
-mod summary;
 mod sweep;
 
 pub use depth::{Abreast, Depths, TwoModels};
 pub use difference::{Compared, Difference, Pairing, Side, Spread};
-pub use grid::{Aim, Attention, Candidate, Cells, Grid, Kind, Token};
+pub use grid::{Aim, Attention, Candidate, Cells, Grid, Kind, Token, summarised};
 pub use samples::{Sample, Samples, Separation, Set};
 pub use schema::{Group, Metric, MetricSpec, Schema, Unit};
-pub use summary::Summarised;
 pub use sweep::{Curve, Point};
 
 use crate::lens::LensSettings;
@@ -39,6 +37,8 @@ pub struct Record {
     pub sampling_changes: Vec<(usize, Sampling)>,
     /// The control vectors in force, as the manifest tells them; `None` for the plain model.
     pub steering: Option<serde_json::Value>,
+    /// Changes on the way: the first position read under each, and what was in force from there on.
+    pub steering_changes: Vec<(usize, Option<serde_json::Value>)>,
     /// How the two branches of a comparison read; `None` for any other record.
     pub comparison: Option<Pairing>,
     /// Most new tokens that were asked for.

@@ -9,6 +9,8 @@ pub enum Group {
     Run,
     /// The prompt editor.
     Prompt,
+    /// Control vectors and comparisons.
+    Compare,
     /// Walking over tokens and layers.
     Move,
     /// Finding tokens.
@@ -27,9 +29,10 @@ pub enum Group {
 
 impl Group {
     /// All chapters in the order of the help page.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Run,
         Self::Prompt,
+        Self::Compare,
         Self::Move,
         Self::Find,
         Self::Map,
@@ -45,6 +48,7 @@ impl Group {
         match self {
             Self::Run => "Run",
             Self::Prompt => "Prompt",
+            Self::Compare => "Steer and compare",
             Self::Move => "Move",
             Self::Find => "Find",
             Self::Map => "Map",
@@ -120,6 +124,19 @@ actions! {
         HistoryNext "history-next" "later" "Later prompt (on the last line)";
         ClearPrompt "clear-prompt" "clear" "Empty the prompt";
     }
+    Compare {
+        Steer "steer" "steer" "Control vectors: which, how strongly, where";
+        Weaker "weaker" "weaker" "Less of the control vector, from the next token on";
+        Stronger "stronger" "stronger" "More of the control vector, from the next token on";
+        Replay "replay" "replay" "Read the text again, all of it under what is in force now";
+        Compare "compare" "compare" "Choose what to compare";
+        CompareFree "compare-free" "free" "Plain beside steered, each goes on with its own text";
+        CompareLocked "compare-locked" "locked" "Plain beside steered, both read the plain model's text";
+        CompareOff "compare-off" "alone" "One run alone again";
+        TurnPairing "free-or-locked" "free/locked" "Compare free instead of locked, or the other way round";
+        TurnLower "lower-room" "view" "What the lower room of a comparison shows: layers, cell, differences";
+        TurnGap "gap" "%" "What the map of differences shows: difference, percent, KL";
+    }
     Move {
         MoveLeft "left" "left" "One token back";
         MoveRight "right" "right" "One token on";
@@ -188,6 +205,7 @@ actions! {
         Less "less" "less" "Smaller value";
         More "more" "more" "Larger value";
         Accept "accept" "choose" "Take the chosen line";
+        Remove "remove" "remove" "Take the chosen line away";
     }
 }
 

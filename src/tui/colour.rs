@@ -6,6 +6,15 @@ use serde::Deserialize;
 /// Steps of a ramp. Few enough that neighbouring cells share a colour, which keeps a frame small over SSH.
 pub const STEPS: usize = 16;
 
+/// Steps of a diverging ramp: as many on either side of zero, and zero's own.
+pub const GAPS: usize = 15;
+
+/// Glyphs for differences where there is no colour, from zero away: below it, above it.
+const SIGNS: [[char; 8]; 2] = [
+    [' ', '.', '.', '-', '-', '=', '=', '≡'],
+    [' ', ':', ':', '+', '+', '*', '*', '#'],
+];
+
 /// Glyphs that stand for a ramp where there is no colour at all, from low to high.
 const GLYPHS: [char; 10] = [' ', '.', ':', '-', '=', '+', '*', '#', '%', '@'];
 
@@ -58,6 +67,18 @@ impl Rgb {
         } else {
             Self::BLACK
         }
+    }
+
+    /// A little towards the other end of the scale: a plain area that stands out from a background of this colour.
+    #[must_use]
+    pub fn raised(self) -> Self {
+        let towards = self.ink();
+        let mix = |a: u8, b: u8| ((11 * u16::from(a) + u16::from(b)) / 12) as u8;
+        Self(
+            mix(self.0, towards.0),
+            mix(self.1, towards.1),
+            mix(self.2, towards.2),
+        )
     }
 
     /// Index of the nearest colour among xterm's fixed 240 (the first 16 are the user's own and may be anything).
@@ -233,6 +254,62 @@ impl Ramp {
         Self { shades }
     }
 
+    /// Shades for values on both sides of zero, [`GAPS`] of them: blue below, orange above (told apart under the common
+    /// colour-vision deficiencies), `neutral` at zero.
+    #[must_use]
+    pub fn diverging(neutral: Rgb, depth: Depth) -> Self {
+        let middle = GAPS / 2;
+        let shades = std::array::from_fn(|i| {
+            let i = i.min(GAPS - 1);
+            let (side, away) = match i < middle {
+                true => (0, middle - i),
+                false => (1, i - middle),
+            };
+            match depth {
+                Depth::Mono => Shade {
+                    bg: Color::Reset,
+                    ink: Color::Reset,
+                    glyph: SIGNS[side][away],
+                    glyph_ink: Color::Reset,
+                },
+                Depth::Ansi16 => {
+                    let far = [Color::Blue, Color::LightRed][side];
+                    let strong = away > middle / 2;
+                    Shade {
+                        bg: if strong { far } else { Color::Reset },
+                        ink: match (strong, side) {
+                            (false, _) => Color::Reset,
+                            (true, 0) => Color::White,
+                            (true, _) => Color::Black,
+                        },
+                        glyph: [' ', '░', '▒', '▓', ' ', ' ', ' ', ' '][away],
+                        glyph_ink: far,
+                    }
+                }
+                Depth::Ansi256 | Depth::True => {
+                    let share = away as f32 / middle as f32;
+                    let mix = |a: u8, b: u8| {
+                        (f32::from(a) + share * (f32::from(b) - f32::from(a))).round() as u8
+                    };
+                    let far = [Rgb(0x3d, 0x8b, 0xfd), Rgb(0xfd, 0x8c, 0x2b)][side];
+                    let fill = Rgb(
+                        mix(neutral.0, far.0),
+                        mix(neutral.1, far.1),
+                        mix(neutral.2, far.2),
+                    );
+                    let ink = paint(fill.ink(), Color::Reset, depth);
+                    Shade {
+                        bg: paint(fill, Color::Reset, depth),
+                        ink,
+                        glyph: ' ',
+                        glyph_ink: ink,
+                    }
+                }
+            }
+        });
+        Self { shades }
+    }
+
     /// The shade of a step; steps past the end are the last.
     #[must_use]
     pub fn shade(&self, step: u8) -> Shade {
@@ -249,6 +326,17 @@ pub fn step(value: f32, (low, high): (f32, f32)) -> u8 {
     }
     let t = ((value - low) / span).clamp(0.0, 1.0);
     ((t * STEPS as f32) as u8).min(STEPS as u8 - 1)
+}
+
+/// The step of a difference among [`GAPS`] that reach to `most` on either side; the middle one is zero's.
+#[must_use]
+pub fn gap_step(value: f32, most: f32) -> u8 {
+    let middle = (GAPS / 2) as f32;
+    let share = match most > 0.0 {
+        true => (value / most).clamp(-1.0, 1.0),
+        false => 0.0,
+    };
+    (middle + (share * middle).round()) as u8
 }
 
 /// The middle colour of a step of a named ramp.
@@ -381,6 +469,33 @@ mod tests {
         assert_eq!(step(f32::INFINITY, (0.0, 1.0)), 15);
         assert_eq!(step(2.0, (2.0, 2.0)), 0);
         assert_eq!(step(3.0, (2.0, 2.0)), 15);
+    }
+
+    #[test]
+    fn differences_have_two_sides_and_a_neutral_middle() {
+        assert_eq!((gap_step(0.0, 2.0), gap_step(2.0, 2.0)), (7, 14));
+        assert_eq!((gap_step(-9.0, 2.0), gap_step(1.0, 0.0)), (0, 7));
+        let neutral = Rgb(0x20, 0x24, 0x2c);
+        let ramp = Ramp::diverging(neutral, Depth::True);
+        let fill = |step: u8| ramp.shade(step).bg;
+        assert_eq!(fill(7), Color::Rgb(0x20, 0x24, 0x2c));
+        for step in 1..GAPS as u8 {
+            assert_ne!(fill(step - 1), fill(step), "{step}");
+        }
+        for dark in [neutral, Rgb(0xf2, 0xf2, 0xef)] {
+            let ramp = Ramp::diverging(dark, Depth::True);
+            for step in 0..GAPS as u8 {
+                let shade = ramp.shade(step);
+                let (Color::Rgb(r, g, b), Color::Rgb(x, y, z)) = (shade.bg, shade.ink) else {
+                    panic!("{shade:?}");
+                };
+                let contrast = Rgb(r, g, b).contrast(Rgb(x, y, z));
+                assert!(contrast >= 4.5, "step {step}: {contrast:.2}");
+            }
+        }
+        let mono = Ramp::diverging(neutral, Depth::Mono);
+        let glyphs: String = (0..15).map(|s| mono.shade(s).glyph).collect();
+        assert_eq!(glyphs, "≡==--.. ::++**#");
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub enum Context {
     List,
     /// The sampling panel.
     Panel,
+    /// A value being typed in a panel; what is not bound is typed.
+    Field,
     /// A page of text: help, a message.
     Page,
     /// The search line; what is not bound is typed.
@@ -36,16 +38,17 @@ impl Context {
     fn writes(self) -> bool {
         matches!(
             self,
-            Self::Prompt | Self::List | Self::SearchLine | Self::Everywhere
+            Self::Prompt | Self::List | Self::Field | Self::SearchLine | Self::Everywhere
         )
     }
 
     /// All contexts.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Rooms,
         Self::Prompt,
         Self::List,
         Self::Panel,
+        Self::Field,
         Self::Page,
         Self::SearchLine,
         Self::Everywhere,
@@ -178,7 +181,7 @@ impl Key {
 /// Keys that come with the program, the one shown in hints first.
 const DEFAULTS: &[(Context, &str, Action)] = {
     use Action as A;
-    use Context::{Everywhere, List, Page, Panel, Prompt, Rooms, SearchLine};
+    use Context::{Everywhere, Field, List, Page, Panel, Prompt, Rooms, SearchLine};
     &[
         (Prompt, "enter", A::Run),
         (Rooms, "r", A::Run),
@@ -192,6 +195,17 @@ const DEFAULTS: &[(Context, &str, Action)] = {
         (Rooms, "o", A::Samples),
         (Prompt, "ctrl-o", A::Samples),
         (Rooms, "p", A::Sampling),
+        (Rooms, "s", A::Steer),
+        (Rooms, "{", A::Weaker),
+        (Rooms, "}", A::Stronger),
+        (Rooms, "a", A::Replay),
+        (Rooms, "c", A::Compare),
+        (Rooms, "V", A::CompareFree),
+        (Rooms, "K", A::CompareLocked),
+        (Rooms, "A", A::CompareOff),
+        (Rooms, "F", A::TurnPairing),
+        (Rooms, "v", A::TurnLower),
+        (Rooms, "%", A::TurnGap),
         (Rooms, "i", A::EditPrompt),
         (Prompt, "esc tab", A::LeavePrompt),
         (Prompt, "alt-enter ctrl-j", A::NewLine),
@@ -212,7 +226,9 @@ const DEFAULTS: &[(Context, &str, Action)] = {
         (Rooms, "enter", A::Inspect),
         (Rooms, "esc", A::Back),
         (List, "esc", A::Back),
-        (Panel, "esc q p", A::Back),
+        (Panel, "esc q p s", A::Back),
+        (Field, "esc", A::Back),
+        (Field, "enter", A::Accept),
         (Page, "esc q", A::Back),
         (SearchLine, "esc", A::Back),
         (Rooms, "f", A::Follow),
@@ -263,6 +279,7 @@ const DEFAULTS: &[(Context, &str, Action)] = {
         (Panel, "left h", A::Less),
         (Panel, "right l", A::More),
         (Panel, "enter", A::Accept),
+        (Panel, "delete backspace", A::Remove),
         (Page, "up k", A::ListUp),
         (Page, "down j", A::ListDown),
         (Page, "pgup", A::ListPageUp),

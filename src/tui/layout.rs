@@ -10,7 +10,18 @@
 //! ├ Prompt ────┴────────┤   └ hints ───────────┘    hints
 //! └ hints ──────────────┘
 //! ```
+//! A comparison has its own plan:
+//!
+//! ```text
+//! Full                      Folded                  Tabs
+//! ┌ Baseline ─┬ Steered ─┐  ┌ Baseline ┬ Steered ┐   one room: both texts, both maps (or
+//! ├ Map ──────┼ Map ─────┤  ├ Map ─────┼ Map ────┤   the map of differences), or the
+//! ├ Differences ─────────┤  ├ Layers, or cell ───┤   layers (or the cell)
+//! ├ Layers ───┴ Cell ────┤  └────────────────────┘
+//! └──────────────────────┘  (or differences in place of both maps and what is below)
+//! ```
 
+use super::state::Lower;
 use ratatui::layout::Rect;
 
 /// The least terminal that is drawn at all.
@@ -50,6 +61,14 @@ pub struct Plan {
     pub profile: Rect,
     /// Its attention.
     pub attention: Rect,
+    /// The text of a comparison's other branch.
+    pub beside_stream: Rect,
+    /// Its map.
+    pub beside_map: Rect,
+    /// The map of differences.
+    pub difference: Rect,
+    /// Both branches by layer.
+    pub summary: Rect,
     /// The prompt editor.
     pub prompt: Rect,
     /// The line of hints and messages.
@@ -81,6 +100,8 @@ pub struct Wants {
     pub candidates: u16,
     /// The room shown with one room at a time.
     pub room: Room,
+    /// Whether two branches are compared, and what their lower room shows where there is but one.
+    pub comparing: Option<Lower>,
 }
 
 impl Plan {
@@ -97,13 +118,87 @@ impl Plan {
                 ..Self::default()
             };
         }
-        if w < 80 || h < 24 {
-            Self::tabs(area, wants)
-        } else if w < 104 || h < 28 {
-            Self::folded(area, wants)
-        } else {
-            Self::full(area, wants)
+        let tabs = w < 80 || h < 24;
+        let folded = w < 104 || h < 28;
+        match wants.comparing {
+            None if tabs => Self::tabs(area, wants),
+            None if folded => Self::folded(area, wants),
+            None => Self::full(area, wants),
+            Some(lower) if tabs => Self::tabs(area, wants).beside_tabs(wants, lower),
+            Some(lower) => Self::beside(area, wants, lower, folded),
         }
+    }
+
+    /// The one room shown of a comparison: names of branches take a line above what is theirs.
+    fn beside_tabs(mut self, wants: Wants, lower: Lower) -> Self {
+        match wants.room {
+            Room::Stream => {
+                let body = std::mem::take(&mut self.stream);
+                let half = body.height / 2;
+                self.stream = lines(body, 1, half.saturating_sub(1));
+                self.beside_stream = lines(body, half + 1, body.height.saturating_sub(half + 1));
+            }
+            Room::Map if lower == Lower::Difference => {
+                self.difference = lines(std::mem::take(&mut self.map), 1, u16::MAX);
+            }
+            Room::Map => {
+                let body = lines(std::mem::take(&mut self.map), 1, u16::MAX);
+                (self.map, self.beside_map) = halves(body, 0);
+            }
+            Room::Cell if lower == Lower::Layers => self.summary = std::mem::take(&mut self.cell),
+            Room::Cell => {}
+        }
+        self
+    }
+
+    fn beside(area: Rect, wants: Wants, lower: Lower, folded: bool) -> Self {
+        let (title, prompt, hints, body) = Self::outer(area, wants);
+        let bottom = body.bottom() - 1;
+        let available = bottom - body.y;
+        let part = |y: u16, to: u16| Rect {
+            y,
+            height: to - y + 1,
+            ..body
+        };
+        // A map is a border, its cells, token labels and the colour bar.
+        let maps = if folded { 1 } else { 2 };
+        let least = if folded { 9 } else { 12 };
+        let rows = match wants.cell_height {
+            0 => wants.states.div_ceil(2),
+            _ => wants.states,
+        };
+        let most = (available.saturating_sub(least) / maps)
+            .saturating_sub(3)
+            .max(3);
+        let map = rows.max(2).min(most) + 3;
+        let rest = available.saturating_sub(maps * map);
+        let below = (rest * 55 / 100).clamp(5, 16).min(rest.saturating_sub(3));
+        let map_y = body.y + (rest - below);
+        let mut plan = Self {
+            mode: if folded { Mode::Folded } else { Mode::Full },
+            title,
+            prompt,
+            hints,
+            ..Self::default()
+        };
+        (plan.stream, plan.beside_stream) = halves(part(body.y, map_y), 1);
+        let lower_y = map_y + maps * map;
+        if folded && lower == Lower::Difference {
+            plan.difference = part(map_y, bottom);
+            return plan;
+        }
+        (plan.map, plan.beside_map) = halves(part(map_y, map_y + map), 1);
+        let low = part(lower_y, bottom);
+        if folded {
+            match lower {
+                Lower::Cell => plan.cell = low,
+                Lower::Layers | Lower::Difference => plan.summary = low,
+            }
+        } else {
+            plan.difference = part(map_y + map, lower_y);
+            (plan.summary, plan.cell) = halves(low, 1);
+        }
+        plan
     }
 
     /// What is inside a room's border (all of it where rooms have none).
@@ -226,6 +321,29 @@ impl Plan {
     }
 }
 
+/// Some lines of an area, from `y` on.
+fn lines(area: Rect, y: u16, height: u16) -> Rect {
+    let y = y.min(area.height);
+    Rect {
+        y: area.y + y,
+        height: height.min(area.height - y),
+        ..area
+    }
+}
+
+/// The left and the right half of an area, of equal width, which share `shared` columns.
+fn halves(area: Rect, shared: u16) -> (Rect, Rect) {
+    let width = (area.width + shared).div_ceil(2);
+    let left = Rect { width, ..area };
+    let x = left.right() - shared;
+    let right = Rect {
+        x,
+        width: area.right() - x,
+        ..area
+    };
+    (left, right)
+}
+
 /// A box in the middle of the screen, as large as asked and as fits.
 #[must_use]
 pub fn popup(area: Rect, width: u16, height: u16) -> Rect {
@@ -292,6 +410,7 @@ mod tests {
             prompt_lines: 1,
             candidates: 5,
             room: Room::Map,
+            comparing: None,
         }
     }
 
@@ -310,12 +429,19 @@ mod tests {
     fn rooms_stay_inside_and_share_only_borders_at_every_size() {
         for w in (60..=220).step_by(7) {
             for h in 16..=70 {
-                for states in [2, 13, 29, 81] {
+                for (states, comparing) in [2, 13, 29, 81].into_iter().flat_map(|states| {
+                    let lower = [Lower::Layers, Lower::Cell, Lower::Difference].map(Some);
+                    lower
+                        .into_iter()
+                        .chain([None])
+                        .map(move |lower| (states, lower))
+                }) {
                     for cell_height in 0..3 {
                         let area = Rect::new(0, 0, w, h);
                         let wants = Wants {
                             states,
                             cell_height,
+                            comparing,
                             prompt_lines: 1 + h % 6,
                             ..wants()
                         };
@@ -326,6 +452,10 @@ mod tests {
                             plan.cell,
                             plan.profile,
                             plan.attention,
+                            plan.beside_stream,
+                            plan.beside_map,
+                            plan.difference,
+                            plan.summary,
                             plan.prompt,
                         ];
                         for (i, a) in rooms.iter().enumerate() {
@@ -336,7 +466,10 @@ mod tests {
                             }
                         }
                         if plan.mode != Mode::Tabs {
-                            assert!(plan.inner(plan.map).height >= 4, "{w}x{h} {plan:?}");
+                            let map = [plan.map, plan.difference];
+                            let map = map.into_iter().find(|map| !map.is_empty()).unwrap();
+                            assert!(plan.inner(map).height >= 4, "{w}x{h} {plan:?}");
+                            assert_eq!(comparing.is_some(), !plan.beside_stream.is_empty());
                             assert!(plan.inner(plan.stream).height >= 2, "{w}x{h} {plan:?}");
                         }
                     }

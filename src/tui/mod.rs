@@ -38,6 +38,7 @@ pub use effect::Exporter;
 use crate::error::{Error, Result};
 use crate::model::LoadOptions;
 use crate::session::{Job, Prompt};
+use crate::steer::Spec;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -116,6 +117,8 @@ pub struct Options {
     pub low_bandwidth: bool,
     /// Settings of the runs; its prompt only says whether prompts are chat turns.
     pub job: Job,
+    /// Control vectors, all of them in force.
+    pub steer: Vec<Spec>,
     /// Keys over the program's own: action name → keys, separated by spaces.
     pub keys: BTreeMap<String, String>,
     /// Where exports go, each in a folder of its own.
@@ -138,6 +141,7 @@ impl Default for Options {
             colour: ColourChoice::Auto,
             low_bandwidth: false,
             job,
+            steer: Vec::new(),
             keys: BTreeMap::new(),
             export_dir: PathBuf::from("entroscope-runs"),
             config_dir: None,

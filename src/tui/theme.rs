@@ -66,6 +66,8 @@ pub struct Theme {
     pub depth: Depth,
     /// Colours of values.
     pub ramp: Ramp,
+    /// Colours of differences, around the background's own.
+    pub gaps: Ramp,
     /// Plain text on the background; every room is filled with it first.
     pub base: Style,
     /// Less important text.
@@ -225,6 +227,7 @@ impl ThemeFile {
             label: self.label.clone(),
             depth,
             ramp: Ramp::new(self.ramp, self.reverse, depth),
+            gaps: Ramp::diverging(c.background.rgb().raised(), depth),
             base: fg(&c.text).bg(background),
             muted: plain(fg(&c.muted), Modifier::DIM),
             faint: plain(fg(&c.faint), Modifier::DIM),

@@ -7,7 +7,7 @@ use entroscope::export;
 use entroscope::model::Model;
 use entroscope::session::{Event, Finish, Job, Prompt, Sweep, Swept};
 use entroscope::steer::Strengths;
-use entroscope::trace::{Cells, Curve, Metric, Pairing, Record};
+use entroscope::trace::{self, Cells, Curve, Metric, Pairing, Record};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -74,7 +74,7 @@ fn every_strength_is_its_own_locked_comparison() {
             panic!("one branch")
         };
         assert_eq!(name, "baseline");
-        let (positions, _) = baseline.summarised(model.card());
+        let (positions, _) = trace::summarised([baseline], model.card());
         assert_eq!(positions.len(), summarised, "{family}");
         for (i, strength) in curve.strengths().iter().enumerate() {
             let alone = Job {

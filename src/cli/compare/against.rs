@@ -11,7 +11,7 @@ use crate::export;
 use crate::model::Model;
 use crate::session::{Against, Event, Finish, Recorder, branch_names, open_beside};
 use crate::text;
-use crate::trace::{Metric, Pairing, Record, Side, Spread, TwoModels};
+use crate::trace::{Metric, Pairing, Record, Side, Spread, TwoModels, summarised};
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -120,7 +120,7 @@ fn describe(
             false => text,
         };
         let card = &record.model;
-        let (at, which) = table::summarised(grid, card);
+        let (at, which) = summarised([grid], card);
         let _ = writeln!(
             out,
             "{side} = {name}, {} of {} blocks ({}):{text}\n{} {which} positions\n",

@@ -12,7 +12,7 @@ use crate::model::Model;
 use crate::session::{Event, Finish, Sweep, Swept};
 use crate::steer::Strengths;
 use crate::text::{self, nearest, one_line};
-use crate::trace::{Curve, Metric, Point, Record, Schema, Spread};
+use crate::trace::{Curve, Metric, Point, Record, Schema, Spread, summarised};
 use clap::Args as ClapArgs;
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -158,7 +158,7 @@ fn describe(
             false => text,
         };
         let _ = writeln!(out, "{name} ({}):{text}\n", finish.label());
-        let (positions, which) = table::summarised(grid, &record.model);
+        let (positions, which) = summarised([grid], &record.model);
         let _ = writeln!(
             out,
             "layer {layer} of {}: mean ± standard deviation over {} {which} positions of this text, read under every \
@@ -281,7 +281,7 @@ fn swept<'a>(curve: &'a Curve, record: &'a Record, finish: Finish, model: &'a Mo
             grid.tokens().iter().map(|t| t.id).collect()
         }),
         finish: finish.label(),
-        positions: grid.map_or(Vec::new(), |grid| grid.summarised(model.card()).0),
+        positions: grid.map_or(Vec::new(), |grid| summarised([grid], model.card()).0),
         baseline: rows(None),
         points: (0..curve.strengths().len())
             .flat_map(|i| rows(Some(i)))

@@ -37,7 +37,33 @@ impl Plain {
         tensors: usize,
         texts: &[&str],
     ) -> Result<Self> {
-        let bytes = Bytes::open(path)?;
+        Self::of_bytes(Bytes::open(path)?, path, architecture, most, tensors, texts)
+    }
+
+    /// The same of bytes inside this program, under a name for messages.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn parse(
+        bytes: &'static [u8],
+        name: &'static str,
+        architecture: &str,
+        tensors: usize,
+        texts: &[&str],
+    ) -> Result<Self> {
+        let most = bytes.len();
+        let bytes = Bytes::Static { bytes, name };
+        Self::of_bytes(bytes, Path::new(name), architecture, most, tensors, texts)
+    }
+
+    fn of_bytes(
+        bytes: Bytes,
+        path: &Path,
+        architecture: &str,
+        most: usize,
+        tensors: usize,
+        texts: &[&str],
+    ) -> Result<Self> {
         let refuse = |problem: String| {
             Error::file(
                 path,

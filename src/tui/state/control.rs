@@ -125,7 +125,11 @@ impl State {
         self.writing = false;
         self.overlay = None;
         self.before_submit = Some(std::mem::replace(&mut self.phase, Phase::Reading));
-        vec![Effect::Engine(Request::Generate(Box::new(job)))]
+        let request = match self.compare {
+            Some(pairing) => Request::Compare(Box::new(job), pairing),
+            None => Request::Generate(Box::new(job)),
+        };
+        vec![Effect::Engine(request)]
     }
 
     /// Fill the prompt with the next sample of a set and run it.

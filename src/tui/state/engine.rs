@@ -1,11 +1,12 @@
 //! What the engine reports, taken into the state.
 
-use super::{Level, Model, Phase, Run, State};
+use super::{Beside, Level, Model, Phase, Run, State};
 use crate::error::Error;
 use crate::lens::sparsity;
 use crate::model::TokenStream;
 use crate::session::{Event, Speed};
-use crate::trace::{Aim, Grid, Metric};
+use crate::steer::Plan;
+use crate::trace::{Aim, Grid, Metric, Schema, Side};
 use crate::tui::effect::Effect;
 use std::sync::Arc;
 
@@ -28,52 +29,28 @@ impl State {
                 self.null_line = Some(sparsity::null_line(card.d_model, &self.job.lens));
                 self.model = Some(Model { card, tokenizer });
                 self.run = None;
+                self.beside = None;
                 self.offer_samples();
+                self.offer_vectors();
                 self.phase = Phase::Ready;
-                if std::mem::take(&mut self.run_when_loaded) {
-                    return self.submit();
+                let mut effects = Vec::new();
+                if !self.steering.asked().is_empty() {
+                    effects = self.steer();
                 }
+                if std::mem::take(&mut self.run_when_loaded) {
+                    effects.extend(self.submit());
+                }
+                return effects;
             }
             Event::Started {
                 schema,
                 prompt_tokens,
                 max_new_tokens,
             } => {
-                self.before_submit = None;
-                let blocks = self.model.as_ref().map_or(0, |m| m.card.blocks);
-                let masked = self.masked();
-                // Word pieces have no spaces of their own; the vocabularies of models that go on from a text do.
-                let speller = self.model.as_ref().filter(|_| masked);
-                let speller = speller.map(|m| TokenStream::new(Arc::clone(&m.tokenizer), false));
-                self.keep_metric(&schema);
-                self.runs += 1;
-                self.run = Some(Run {
-                    number: self.runs,
-                    grid: Grid::new(blocks, schema.len(), schema.top()).aimed(Aim::of(!masked)),
-                    spelled: Vec::new(),
-                    speller,
-                    schema,
-                    prompt_tokens,
-                    max_new_tokens,
-                    sampling: self.settings.sampling.clone(),
-                    sampling_changes: Vec::new(),
-                    lens: self.job.lens.clone(),
-                    speed: Speed::default(),
-                    started: self.clock.wall,
-                    ended: None,
-                });
-                self.phase = Phase::Reading;
-                // A masked model reads everything at once: there is nothing to follow, but a gap to stand on.
-                self.cursor.follow = !masked;
-                self.cursor.position = 0;
-                self.cursor.layer = match masked {
-                    true => blocks,
-                    false => self.cursor.layer.min(blocks),
-                };
-                self.map.left = 0;
-                self.stream_top = 0;
-                self.stream_loose = false;
+                self.begin(&schema);
+                self.run = Some(self.fresh_run(schema, prompt_tokens, max_new_tokens, true));
             }
+            Event::Side(side, event) => return self.hear_side(side, *event),
             Event::Token(token) => {
                 let model = self.model.as_ref();
                 let gap = model.is_some_and(|m| m.card.is_mask(token.id));
@@ -98,6 +75,14 @@ impl State {
                     run.speed = speed;
                 }
             }
+            Event::Steered {
+                plan,
+                turn,
+                remarks,
+            } => self.steered(plan, turn, &remarks),
+            Event::NotSteered(error) => self.not_steered(&error),
+            Event::Replaying => self.replaying(),
+            Event::Separating { .. } | Event::Sample(..) => {}
             Event::Paused => self.phase = Phase::Paused,
             Event::Resumed => {
                 let drawn = self.run.as_ref().map_or(0, Run::drawn);
@@ -116,6 +101,115 @@ impl State {
             Event::Failed(error) => self.fail(&error),
         }
         Vec::new()
+    }
+
+    /// One event of a comparison. What the baseline says is heard as if it ran alone.
+    fn hear_side(&mut self, side: Side, event: Event) -> Vec<Effect> {
+        match (side, event) {
+            (
+                Side::A,
+                Event::Started {
+                    schema,
+                    prompt_tokens,
+                    max_new_tokens,
+                },
+            ) => {
+                self.begin(&schema);
+                self.run = Some(self.fresh_run(schema, prompt_tokens, max_new_tokens, false));
+            }
+            (
+                Side::B,
+                Event::Started {
+                    schema,
+                    prompt_tokens,
+                    max_new_tokens,
+                },
+            ) => {
+                self.beside = Some(Beside {
+                    run: self.fresh_run(schema, prompt_tokens, max_new_tokens, true),
+                    pairing: self.compare.unwrap_or_default(),
+                });
+            }
+            (Side::A, Event::Finished(finish)) => {
+                if let Some(run) = &mut self.run {
+                    run.finish = Some(finish);
+                }
+            }
+            (Side::A, event) => return self.hear(event),
+            (Side::B, event) => {
+                let Some(Beside { run, .. }) = &mut self.beside else {
+                    return Vec::new();
+                };
+                match event {
+                    Event::Token(token) => run.push(token),
+                    Event::Cells { position, cells } => {
+                        run.grid.set_cells(position, cells);
+                    }
+                    Event::Finished(finish) => run.finish = Some(finish),
+                    _ => {}
+                }
+            }
+        }
+        Vec::new()
+    }
+
+    /// Make room for a run of these columns.
+    fn begin(&mut self, schema: &Schema) {
+        self.before_submit = None;
+        self.keep_metric(schema);
+        self.runs += 1;
+        self.beside = None;
+        self.phase = Phase::Reading;
+        let masked = self.masked();
+        let blocks = self.model.as_ref().map_or(0, |m| m.card.blocks);
+        // A masked model reads everything at once: there is nothing to follow, but a gap to stand on.
+        self.cursor.follow = !masked;
+        self.cursor.position = 0;
+        self.cursor.layer = match masked {
+            true => blocks,
+            false => self.cursor.layer.min(blocks),
+        };
+        self.map.left = 0;
+        self.stream_top = 0;
+        self.stream_loose = false;
+    }
+
+    /// A run that has just begun, under what is in force if it is `pushed`.
+    fn fresh_run(
+        &self,
+        schema: Arc<Schema>,
+        prompt_tokens: usize,
+        max_new_tokens: usize,
+        pushed: bool,
+    ) -> Run {
+        let blocks = self.model.as_ref().map_or(0, |m| m.card.blocks);
+        let masked = self.masked();
+        // Word pieces have no spaces of their own; the vocabularies of models that go on from a text do.
+        let speller = self.model.as_ref().filter(|_| masked);
+        let speller = speller.map(|m| TokenStream::new(Arc::clone(&m.tokenizer), false));
+        let steering = match pushed {
+            true => self.steering.plan.clone(),
+            false => Plan::default(),
+        };
+        Run {
+            number: self.runs,
+            grid: Grid::new(blocks, schema.len(), schema.top()).aimed(Aim::of(!masked)),
+            spelled: Vec::new(),
+            speller,
+            schema,
+            prompt_tokens,
+            max_new_tokens,
+            sampling: self.settings.sampling.clone(),
+            sampling_changes: Vec::new(),
+            lens: self.job.lens.clone(),
+            plans: vec![(1, self.steering.label.clone())],
+            steering,
+            steering_changes: Vec::new(),
+            finish: None,
+            speed: Speed::default(),
+            started: self.clock.wall,
+            ended: None,
+        }
     }
 
     /// The engine thread is gone; nothing can be run any more, but everything can still be read and exported.

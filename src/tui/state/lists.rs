@@ -69,16 +69,28 @@ impl State {
 /// Every action that stands on its own, with its keys in `context` first.
 #[must_use]
 pub fn palette(state: &State, context: Context) -> Vec<Item> {
-    Action::ALL
+    let alone = Action::ALL
         .iter()
-        .filter(|a| a.group() != action::Group::Lists && **a != Action::Palette)
-        .map(|action| Item {
-            label: action.help().to_owned(),
-            detail: action.name().to_owned(),
-            mark: state.keymap.keys(*action, context).join("  "),
-            choice: Choice::Do(*action),
-        })
+        .filter(|a| a.group() != action::Group::Lists && **a != Action::Palette);
+    alone.map(|action| item(state, *action, context)).collect()
+}
+
+/// These actions, as they are called from the rooms.
+#[must_use]
+pub fn actions(state: &State, actions: &[Action]) -> Vec<Item> {
+    let actions = actions.iter();
+    actions
+        .map(|action| item(state, *action, Context::Rooms))
         .collect()
+}
+
+fn item(state: &State, action: Action, context: Context) -> Item {
+    Item {
+        label: action.help().to_owned(),
+        detail: action.name().to_owned(),
+        mark: state.keymap.keys(action, context).join("  "),
+        choice: Choice::Do(action),
+    }
 }
 
 /// Every column of the grid that the model can fill, with the digit of the favourites.

@@ -4,6 +4,7 @@
 //! nothing else, so every behaviour can be driven from a test. [`State::settle`] then works out what drawing needs
 //! (layout, wrapped text, colour ranges) once a frame.
 
+mod beside;
 mod control;
 mod engine;
 mod keep;
@@ -11,25 +12,29 @@ mod lists;
 mod overlay;
 mod pages;
 mod prompt;
+mod run;
 mod sampling;
 mod search;
 mod settle;
+mod steering;
 #[cfg(test)]
 mod tests;
 mod travel;
 mod update;
 
+pub use beside::{Beside, Gap, Lower, Summary};
 pub use overlay::{Choice, Item, List, Overlay, Page, SearchLine};
 pub use pages::{PageLine, page_lines, wrap};
 pub use prompt::{Editor, EditorRows};
+pub use run::Run;
 pub use sampling::{AttentionChoice, Field, Panel, Settings};
 pub use settle::{Derived, RangeMode, Ranges, Scale};
+pub use steering::{Part, Row, SteerPanel, Steering};
 pub use update::{Message, update};
 
-use crate::lens::LensSettings;
-use crate::model::{ModelCard, Sampling, TokenStream, Tokenizer};
-use crate::session::{Finish, Job, Speed};
-use crate::trace::{Grid, Group, Metric, Record, Schema, Token, Unit};
+use crate::model::{ModelCard, Tokenizer};
+use crate::session::{Finish, Job};
+use crate::trace::{Grid, Group, Metric, Pairing, Record, Schema, Side, Unit};
 use crate::tui::Options;
 use crate::tui::SampleSet;
 use crate::tui::colour::Depth;
@@ -99,81 +104,6 @@ pub struct Model {
     pub card: Arc<ModelCard>,
     /// For showing candidates.
     pub tokenizer: Arc<Tokenizer>,
-}
-
-/// The run on the screen.
-#[derive(Clone, Debug)]
-pub struct Run {
-    /// Counts the runs of this program, so that cached readings of an earlier one are never shown.
-    pub number: usize,
-    /// What the cells' values are.
-    pub schema: Arc<Schema>,
-    /// Tokens and cells.
-    pub grid: Grid,
-    /// Tokens as they stand in running text, where the vocabulary spells no spaces; empty where it does.
-    pub(super) spelled: Vec<Vec<u8>>,
-    /// Puts the spaces in.
-    pub(super) speller: Option<TokenStream>,
-    /// Tokens in the prompt.
-    pub prompt_tokens: usize,
-    /// Most tokens to be drawn.
-    pub max_new_tokens: usize,
-    /// How tokens are drawn, from the first on.
-    pub sampling: Sampling,
-    /// Changes on the way, each with the position of the first token drawn by it.
-    pub sampling_changes: Vec<(usize, Sampling)>,
-    /// What the lens computes.
-    pub lens: LensSettings,
-    /// Measured speed.
-    pub speed: Speed,
-    /// Wall-clock start.
-    pub started: SystemTime,
-    /// Wall-clock end.
-    pub ended: Option<SystemTime>,
-}
-
-impl Run {
-    /// The bytes of the token at `position` as they stand in running text.
-    #[must_use]
-    pub fn text_of(&self, position: usize) -> &[u8] {
-        let own = self.grid.tokens().get(position).map(|t| &t.bytes[..]);
-        let spelled = self.spelled.get(position).map(|t| &t[..]);
-        spelled.or(own).unwrap_or_default()
-    }
-
-    /// Take in a token.
-    pub(super) fn push(&mut self, token: Token) {
-        if let Some(speller) = &mut self.speller {
-            let piece = speller.push(token.id).into_bytes();
-            // Only a space may be added: what the token itself says stays.
-            let fits = piece.ends_with(&token.bytes) && piece.len() <= token.bytes.len() + 1;
-            self.spelled
-                .push(if fits { piece } else { token.bytes.clone() });
-        }
-        self.grid.push_token(token);
-    }
-
-    /// How the next token is drawn.
-    #[must_use]
-    pub fn sampling_now(&self) -> &Sampling {
-        self.sampling_changes
-            .last()
-            .map_or(&self.sampling, |(_, sampling)| sampling)
-    }
-
-    /// The last position that has been read.
-    #[must_use]
-    pub fn newest_read(&self) -> Option<usize> {
-        (0..self.grid.len())
-            .rev()
-            .find(|p| self.grid.cells(*p).is_some())
-    }
-
-    /// How many tokens have been drawn.
-    #[must_use]
-    pub fn drawn(&self) -> usize {
-        self.grid.len().saturating_sub(self.prompt_tokens)
-    }
 }
 
 /// The cell that is looked at.
@@ -259,6 +189,16 @@ pub struct State {
     pub loading_since: Duration,
     /// The run on the screen.
     pub run: Option<Run>,
+    /// The other branch of a comparison, whose baseline `run` is.
+    pub beside: Option<Beside>,
+    /// How the branches of the next comparison read; `None` while runs stand alone.
+    pub compare: Option<Pairing>,
+    /// What the room of differences shows.
+    pub gap: Gap,
+    /// What the lower room of a comparison shows.
+    pub lower: Lower,
+    /// Control vectors and what is in force of them.
+    pub steering: Steering,
     /// How many runs have been started.
     pub runs: usize,
     /// The prompt editor.
@@ -358,6 +298,11 @@ impl State {
             },
             loading_since: Duration::ZERO,
             run: None,
+            beside: None,
+            compare: None,
+            gap: Gap::default(),
+            lower: Lower::default(),
+            steering: Steering::new(&options.steer),
             runs: 0,
             prompt: Editor::new(options.prompt.as_deref().unwrap_or_default()),
             writing: options.prompt.is_none(),
@@ -506,20 +451,34 @@ impl State {
             .filter(|v| v.is_finite())
     }
 
-    /// The run as it is exported.
+    /// The run as it is exported; of a comparison both branches.
     #[must_use]
     pub fn record(&self) -> Option<Record> {
         let (run, model) = (self.run.as_ref()?, self.model.as_ref()?);
+        // What pushes the states in a comparison pushes its other side.
+        let pushed = self.beside.as_ref().map_or(run, |beside| &beside.run);
+        let branches = match &self.beside {
+            None => vec![("main".to_owned(), run.grid.clone())],
+            Some(beside) => Side::BOTH
+                .into_iter()
+                .zip([&run.grid, &beside.run.grid])
+                .map(|(side, grid)| (side.label().to_owned(), grid.clone()))
+                .collect(),
+        };
+        let changes = pushed.steering_changes.iter();
         Some(Record {
             model: Arc::clone(&model.card),
             schema: Arc::clone(&run.schema),
             sampling: run.sampling.clone(),
             sampling_changes: run.sampling_changes.clone(),
             lens: run.lens.clone(),
-            steering: None,
-            comparison: None,
+            steering: pushed.steering.description(),
+            steering_changes: changes
+                .map(|(position, plan)| (*position, plan.description()))
+                .collect(),
+            comparison: self.beside.as_ref().map(|beside| beside.pairing),
             max_new_tokens: run.max_new_tokens,
-            branches: vec![("main".to_owned(), run.grid.clone())],
+            branches,
             started: run.started,
             ended: run.ended,
         })

@@ -1,6 +1,7 @@
 //! What can lie over the rooms: filtered lists, the sampling panel, pages of text, the search line, a question.
 
 use super::sampling::Panel;
+use super::steering::SteerPanel;
 use crate::trace::Metric;
 use crate::tui::action::Action;
 use crate::tui::keymap::Context;
@@ -13,6 +14,8 @@ pub enum Overlay {
     List(List),
     /// The sampling panel.
     Sampling(Panel),
+    /// The panel of control vectors.
+    Steering(SteerPanel),
     /// Help or the whole of a message.
     Page(Page),
     /// The search line.
@@ -27,7 +30,8 @@ impl Overlay {
     pub fn context(&self) -> Context {
         match self {
             Self::List(_) => Context::List,
-            Self::Sampling(_) => Context::Panel,
+            Self::Steering(panel) if panel.typed.is_some() => Context::Field,
+            Self::Sampling(_) | Self::Steering(_) => Context::Panel,
             Self::Page(_) | Self::ConfirmQuit => Context::Page,
             Self::Search(_) => Context::SearchLine,
         }

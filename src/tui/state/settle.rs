@@ -1,8 +1,8 @@
 //! What drawing needs beyond the state itself, worked out once before a frame: layout, wrapped text, colour ranges.
 
-use super::{EditorRows, Phase, State};
-use crate::trace::{Grid, Metric, Unit};
-use crate::tui::colour::{Depth, step};
+use super::{EditorRows, Gap, Phase, Run, State, Summary};
+use crate::trace::{Difference, Unit};
+use crate::tui::colour::{Depth, gap_step, step};
 use crate::tui::layout::{Mode, Plan, Wants};
 use crate::tui::widgets::{Datum, Flow, Geometry, Zoom};
 use ratatui::layout::Rect;
@@ -86,6 +86,7 @@ struct Basis {
     mode: RangeMode,
     read: usize,
     done: bool,
+    gap: Gap,
 }
 
 /// What drawing needs beyond the state itself.
@@ -97,18 +98,34 @@ pub struct Derived {
     pub geometry: Geometry,
     /// The strip of final-layer values over the map; empty when there is no room.
     pub strip: Rect,
+    /// Where the cells of the other branch's map are; with the same columns and layers.
+    pub beside_geometry: Geometry,
+    /// Where the cells of the map of differences are; the same again.
+    pub gap_geometry: Geometry,
     /// The wrapped text.
     pub flow: Flow,
+    /// The other branch's.
+    pub beside_flow: Flow,
+    /// The first line of it that is shown.
+    pub beside_top: usize,
     /// The wrapped prompt.
     pub editor: EditorRows,
     /// Colour ranges.
     pub ranges: Ranges,
+    /// How far the colours of differences reach, on either side of zero.
+    pub gap_most: f32,
+    /// Both branches of a comparison by layer, over how many positions, and what these are called.
+    pub summaries: (Vec<Summary>, usize, String),
+    /// The first position at which the texts of a comparison differ.
+    pub diverged: Option<usize>,
     /// Mean of every layer over all tokens.
     pub means: Vec<Option<f32>>,
     /// Tokens that match the search.
     pub matches: Vec<std::ops::RangeInclusive<usize>>,
     basis: Option<Basis>,
     flow_basis: (usize, usize, usize),
+    beside_basis: (usize, usize, usize),
+    summary_basis: (usize, usize, usize),
     match_basis: (usize, usize, String),
     mean_basis: (usize, usize, usize),
 }
@@ -121,16 +138,18 @@ impl State {
         self.settle_flow();
         self.settle_ranges();
         self.settle_means();
+        self.settle_summaries();
         self.settle_matches();
         self.settle_page();
     }
 
     fn follow_stream(&mut self) {
         let Some(run) = &self.run else { return };
-        let last = run.grid.len().saturating_sub(1);
+        let last = self.tokens().saturating_sub(1);
+        let newest = self.branches().filter_map(Run::newest_read).max();
         self.cursor.layer = self.cursor.layer.min(run.grid.states().saturating_sub(1));
         self.cursor.position = if self.cursor.follow {
-            run.newest_read().unwrap_or(last)
+            newest.unwrap_or(last)
         } else {
             self.cursor.position.min(last)
         };
@@ -147,11 +166,18 @@ impl State {
             prompt_lines: self.derived.editor.rows.len().min(9) as u16,
             candidates: self.columns().top().min(12) as u16,
             room: self.room,
+            comparing: self.beside.as_ref().map(|_| self.lower),
         };
         let mut plan = Plan::new(self.area, wants);
+        let comparing = wants.comparing.is_some();
         if !self.map.zoom_chosen {
-            let rows = usize::from(plan.inner(plan.map).height.saturating_sub(2));
-            self.map.zoom = if plan.map.is_empty() || states <= rows {
+            let map = if plan.map.is_empty() {
+                plan.difference
+            } else {
+                plan.map
+            };
+            let rows = usize::from(plan.inner(map).height.saturating_sub(2));
+            self.map.zoom = if map.is_empty() || states <= rows {
                 Zoom::Cells
             } else {
                 Zoom::Halves
@@ -160,15 +186,25 @@ impl State {
         wants.cell_height = match self.map.zoom {
             // Chosen in a room that has place for more, halves leave the rooms where they are.
             Zoom::Halves if !self.map.zoom_chosen || plan.mode != Mode::Full => 0,
-            _ if plan.mode == Mode::Full && 2 * states + 14 <= usize::from(self.area.height) => 2,
+            _ if !comparing
+                && plan.mode == Mode::Full
+                && 2 * states + 14 <= usize::from(self.area.height) =>
+            {
+                2
+            }
             _ => 1,
         };
         plan = Plan::new(self.area, wants);
-        let room = plan.inner(plan.map);
+        let room = plan.inner(if plan.map.is_empty() {
+            plan.difference
+        } else {
+            plan.map
+        });
         self.derived.geometry = self.geometry(room, wants.cell_height);
+        self.settle_beside(&plan);
         let above = self.derived.geometry.area.y.saturating_sub(room.y);
         // A free row keeps the strip apart from the cells.
-        self.derived.strip = if above >= 3 && !room.is_empty() {
+        self.derived.strip = if above >= 3 && !room.is_empty() && !comparing {
             let rows = (above - 1).min(10);
             Rect {
                 y: self.derived.geometry.area.y - rows - 1,
@@ -192,7 +228,7 @@ impl State {
         let wide = room.width - labels;
         let mono = self.depth == Depth::Mono;
         let halves = self.map.zoom == Zoom::Halves && !mono;
-        let tokens = self.run.as_ref().map_or(0, |r| r.grid.len());
+        let tokens = self.tokens();
         let expected = self
             .run
             .as_ref()
@@ -232,10 +268,41 @@ impl State {
         }
     }
 
+    /// The cells of the other maps of a comparison, column by column those of the first: twice as wide in the map of
+    /// differences, which has the width of both.
+    fn settle_beside(&mut self, plan: &Plan) {
+        let derived = &mut self.derived;
+        let own = plan.inner(plan.map);
+        derived.beside_geometry = match plan.beside_map.is_empty() {
+            true => Geometry::default(),
+            false => {
+                let mut geometry = derived.geometry.clone();
+                geometry.area.x = geometry.area.x + plan.inner(plan.beside_map).x - own.x;
+                geometry
+            }
+        };
+        derived.gap_geometry = match (plan.difference.is_empty(), plan.map.is_empty()) {
+            (true, _) => Geometry::default(),
+            (false, true) => std::mem::take(&mut derived.geometry),
+            (false, false) => {
+                let mut geometry = derived.geometry.clone();
+                let room = plan.inner(plan.difference);
+                geometry.area.x = geometry.area.x + room.x - own.x;
+                geometry.area.y = geometry.area.y + room.y - own.y;
+                geometry.width *= 2;
+                geometry.area.width *= 2;
+                geometry
+            }
+        };
+    }
+
     /// The positions that the map shows.
     #[must_use]
     pub fn on_screen(&self) -> Range<usize> {
-        let geometry = &self.derived.geometry;
+        let geometry = match self.derived.geometry.columns {
+            0 => &self.derived.gap_geometry,
+            _ => &self.derived.geometry,
+        };
         geometry.left..geometry.left + geometry.columns
     }
 
@@ -295,39 +362,36 @@ impl State {
     }
 
     fn settle_flow(&mut self) {
-        let room = self.derived.plan.inner(self.derived.plan.stream);
+        let derived = &mut self.derived;
+        let room = derived.plan.inner(derived.plan.stream);
         let width = usize::from(room.width.saturating_sub(2));
-        let basis = match &self.run {
-            Some(run) => (run.number, run.grid.len(), width),
-            None => (0, 0, width),
-        };
-        if basis != self.derived.flow_basis {
-            let (number, length, old_width) = self.derived.flow_basis;
-            let flow = &mut self.derived.flow;
-            if (number, old_width) != (basis.0, width) || basis.1 < length {
-                *flow = Flow::default();
+        let run = self.run.as_ref();
+        rewrap(run, width, &mut derived.flow, &mut derived.flow_basis);
+        let beside_room = derived.plan.inner(derived.plan.beside_stream);
+        let width = usize::from(beside_room.width.saturating_sub(2));
+        let beside = self.beside.as_ref().map(|beside| &beside.run);
+        let flow = &mut derived.beside_flow;
+        rewrap(beside, width, flow, &mut derived.beside_basis);
+        let shown = [
+            (&derived.flow, room, &mut self.stream_top),
+            (&derived.beside_flow, beside_room, &mut derived.beside_top),
+        ];
+        for (flow, room, top) in shown {
+            let (lines, height) = (flow.lines.len(), usize::from(room.height));
+            if !self.stream_loose {
+                // The token after the cursor's is what the cell speaks of; while streaming it is the newest line.
+                let line = if self.cursor.follow {
+                    lines.saturating_sub(1)
+                } else {
+                    flow.line_of(self.cursor.position)
+                };
+                if line >= *top + height {
+                    *top = (line + 1).saturating_sub(height);
+                }
+                *top = (*top).min(line);
             }
-            if let Some(run) = &self.run {
-                let open = flow.open_from()..run.grid.len();
-                flow.extend(open.map(|position| run.text_of(position)), width);
-            }
-            self.derived.flow_basis = basis;
+            *top = (*top).min(lines.saturating_sub(height));
         }
-        let (lines, height) = (self.derived.flow.lines.len(), usize::from(room.height));
-        let most = lines.saturating_sub(height);
-        if !self.stream_loose {
-            // The token after the cursor's is what the cell speaks of; while streaming it is the newest line.
-            let line = if self.cursor.follow {
-                lines.saturating_sub(1)
-            } else {
-                self.derived.flow.line_of(self.cursor.position)
-            };
-            if line >= self.stream_top + height {
-                self.stream_top = (line + 1).saturating_sub(height);
-            }
-            self.stream_top = self.stream_top.min(line);
-        }
-        self.stream_top = self.stream_top.min(most);
     }
 
     fn settle_ranges(&mut self) {
@@ -343,7 +407,8 @@ impl State {
             run: run.number,
             metric: self.metric.0,
             mode: self.map.range,
-            read: run.grid.read(),
+            read: self.branches().map(|run| run.grid.read()).sum(),
+            gap: self.gap,
             done: matches!(self.phase, Phase::Done(_) | Phase::Failed | Phase::Paused),
         };
         let keep = self.derived.basis.is_some_and(|then| {
@@ -365,19 +430,25 @@ impl State {
             .basis
             .filter(|then| then.run == now.run && then.metric == now.metric)
             .map(|_| self.derived.ranges.map);
-        let grid = &run.grid;
+        let states = run.grid.states();
         let name = self.columns().spec(self.metric).name.as_str();
         let scale = match name {
             "next_rank" | "perplexity" => Scale::Log,
             _ => Scale::Linear,
         };
         // A tied head's embedding row and the first column say the same in every run and would flatten the rest.
-        let whole = quantiles(grid, self.metric, 1..grid.states(), 1)
-            .or_else(|| quantiles(grid, self.metric, 0..grid.states(), 0));
+        let quantiles = |layers: Range<usize>, first: usize| {
+            let of_each = self.branches().filter_map(|run| {
+                let (grid, share) = (&run.grid, (0.02, 0.98));
+                grid.quantile_range(self.metric, layers.clone(), first, share)
+            });
+            of_each.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
+        };
+        let whole = quantiles(1..states, 1).or_else(|| quantiles(0..states, 0));
         let whole = whole.or(self.natural_range()).unwrap_or((0.0, 1.0));
         let rows = match self.map.range {
-            RangeMode::Row => (0..grid.states())
-                .map(|l| quantiles(grid, self.metric, l..l + 1, 1).unwrap_or(whole))
+            RangeMode::Row => (0..states)
+                .map(|l| quantiles(l..l + 1, 1).unwrap_or(whole))
                 .collect(),
             RangeMode::Map | RangeMode::Fixed => Vec::new(),
         };
@@ -385,7 +456,9 @@ impl State {
             RangeMode::Fixed => self.natural_range().or(frozen).unwrap_or(whole),
             RangeMode::Map | RangeMode::Row => whole,
         };
+        let gap_most = self.gap_most();
         self.derived.ranges = Ranges { map, rows, scale };
+        self.derived.gap_most = gap_most;
         self.derived.basis = Some(now);
     }
 
@@ -423,6 +496,47 @@ impl State {
         self.derived.mean_basis = now;
     }
 
+    /// The 98th percentile of all differences, by size: one extreme cell must not flatten the rest.
+    fn gap_most(&self) -> f32 {
+        let Some(difference) = self.difference() else {
+            return 1.0;
+        };
+        let cells = difference
+            .positions()
+            .flat_map(|position| (0..difference.states()).map(move |layer| (layer, position)));
+        let mut sizes: Vec<f32> = cells
+            .filter_map(|(layer, at)| self.gap.of(&difference, layer, at, self.metric))
+            .filter(|gap| gap.is_finite())
+            .map(f32::abs)
+            .collect();
+        if sizes.is_empty() {
+            return 1.0;
+        }
+        let at = (sizes.len() - 1) * 98 / 100;
+        let (_, most, _) = sizes.select_nth_unstable_by(at, f32::total_cmp);
+        // Where nearly all is zero, the few others are all there is to see.
+        match *most > 0.0 {
+            true => *most,
+            false => sizes.iter().copied().fold(0.0, f32::max),
+        }
+    }
+
+    fn settle_summaries(&mut self) {
+        let Some(run) = self.run.as_ref().filter(|_| self.beside.is_some()) else {
+            self.derived.summaries = Default::default();
+            self.derived.diverged = None;
+            self.derived.summary_basis = (0, 0, 0);
+            return;
+        };
+        let read = self.branches().map(|run| run.grid.read()).sum();
+        let now = (run.number, self.metric.0, read);
+        if now != self.derived.summary_basis {
+            self.derived.summaries = self.summaries();
+            self.derived.diverged = self.difference().and_then(|d| d.diverged());
+            self.derived.summary_basis = now;
+        }
+    }
+
     /// A page never scrolls past its end.
     fn settle_page(&mut self) {
         if let Some(super::Overlay::Page(page)) = &self.overlay {
@@ -448,27 +562,52 @@ impl State {
         self.derived.match_basis = (number, len, self.search.clone());
     }
 
-    /// What is known of a cell for the map.
+    /// What is known of a cell of a branch for its map.
     #[must_use]
-    pub fn datum(&self, layer: usize, position: usize) -> Datum {
-        let Some(grid) = self.grid() else {
-            return Datum::Unread;
-        };
-        if grid.cells(position).is_none() {
+    pub fn datum(&self, run: &Run, layer: usize, position: usize) -> Datum {
+        if run.grid.cells(position).is_none() {
             return Datum::Unread;
         }
-        grid.value(layer, position, self.metric)
-            .map_or(Datum::Absent, |v| {
-                Datum::Step(self.derived.ranges.step(layer, v))
-            })
+        let value = run.grid.value(layer, position, self.metric);
+        value.map_or(Datum::Absent, |v| {
+            Datum::Step(self.derived.ranges.step(layer, v))
+        })
+    }
+
+    /// What is known of a cell for the map of differences.
+    #[must_use]
+    pub fn gap_datum(&self, difference: &Difference<'_>, layer: usize, position: usize) -> Datum {
+        let read = self
+            .branches()
+            .all(|run| run.grid.cells(position).is_some());
+        if !read {
+            return Datum::Unread;
+        }
+        let most = self.derived.gap_most;
+        match self.gap.of(difference, layer, position, self.metric) {
+            None => Datum::Absent,
+            Some(gap) if self.gap.diverges() => Datum::Step(gap_step(gap, most)),
+            Some(gap) => Datum::Step(step(gap, (0.0, most))),
+        }
     }
 }
 
-fn quantiles(
-    grid: &Grid,
-    metric: Metric,
-    layers: std::ops::Range<usize>,
-    first: usize,
-) -> Option<(f32, f32)> {
-    grid.quantile_range(metric, layers, first, (0.02, 0.98))
+/// Wrap the text of a run, as far as it has changed since it was wrapped as `basis` says.
+fn rewrap(run: Option<&Run>, width: usize, flow: &mut Flow, basis: &mut (usize, usize, usize)) {
+    let now = match run {
+        Some(run) => (run.number, run.grid.len(), width),
+        None => (0, 0, width),
+    };
+    if now == *basis {
+        return;
+    }
+    let (number, length, old_width) = *basis;
+    if (number, old_width) != (now.0, width) || now.1 < length {
+        *flow = Flow::default();
+    }
+    if let Some(run) = run {
+        let open = flow.open_from()..run.grid.len();
+        flow.extend(open.map(|position| run.text_of(position)), width);
+    }
+    *basis = now;
 }

@@ -15,7 +15,7 @@ const WHEEL: usize = 3;
 impl State {
     /// Move the cursor to a position and stay there.
     pub(super) fn go_to(&mut self, position: usize) {
-        let last = self.grid().map_or(0, |g| g.len().saturating_sub(1));
+        let last = self.tokens().saturating_sub(1);
         self.cursor.position = position.min(last);
         self.cursor.follow = false;
         self.stream_loose = false;
@@ -232,12 +232,17 @@ impl State {
     fn wheel(&mut self, point: (u16, u16), by: isize) {
         let plan = self.derived.plan;
         let within = |room: Rect| room.contains(point.into());
-        if within(plan.stream) {
-            self.stream_top = self.stream_top.saturating_add_signed(by * WHEEL as isize);
+        let maps = [plan.map, plan.beside_map, plan.difference];
+        let layers = [plan.cell, plan.profile, plan.summary];
+        if within(plan.stream) || within(plan.beside_stream) {
+            let by = by * WHEEL as isize;
+            self.stream_top = self.stream_top.saturating_add_signed(by);
+            let top = &mut self.derived.beside_top;
+            *top = top.saturating_add_signed(by);
             self.stream_loose = true;
-        } else if within(plan.map) && self.grid().is_some() {
+        } else if maps.into_iter().any(within) && self.grid().is_some() {
             self.go_by(by * WHEEL as isize);
-        } else if (within(plan.cell) || within(plan.profile)) && self.grid().is_some() {
+        } else if layers.into_iter().any(within) && self.grid().is_some() {
             let last = self.states() - 1;
             self.cursor.layer = self.cursor.layer.saturating_add_signed(-by).min(last);
         }
@@ -261,11 +266,17 @@ impl State {
             self.writing = false;
             return;
         }
-        if within(plan.map) {
+        let maps = [
+            (plan.map, &self.derived.geometry),
+            (plan.beside_map, &self.derived.beside_geometry),
+            (plan.difference, &self.derived.gap_geometry),
+        ];
+        let map = maps.into_iter().find(|(map, _)| within(*map));
+        let hit = map.map(|(_, geometry)| geometry.at(point.0, point.1));
+        if let Some(hit) = hit {
             self.room = Room::Map;
             self.writing = false;
-            let hit = self.derived.geometry.at(point.0, point.1);
-            let tokens = self.grid().map_or(0, |g| g.len());
+            let tokens = self.tokens();
             if let Some((layer, position)) = hit.filter(|(_, p)| *p < tokens) {
                 self.go_to(position);
                 self.cursor.layer = layer;
@@ -279,7 +290,19 @@ impl State {
             if let Some(token) = self.derived.flow.token_at(line, column) {
                 self.go_to(token);
             }
-        } else if within(plan.cell) || within(plan.profile) || within(plan.attention) {
+        } else if within(plan.beside_stream) {
+            self.room = Room::Stream;
+            self.writing = false;
+            let room = plan.inner(plan.beside_stream);
+            let line = self.derived.beside_top + usize::from(point.1 - room.y);
+            let column = usize::from((point.0 - room.x).saturating_sub(1));
+            if let Some(token) = self.derived.beside_flow.token_at(line, column) {
+                self.go_to(token);
+            }
+        } else if [plan.cell, plan.profile, plan.attention, plan.summary]
+            .into_iter()
+            .any(within)
+        {
             self.room = Room::Cell;
             self.writing = false;
         }

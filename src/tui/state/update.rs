@@ -4,6 +4,7 @@ use super::overlay::{Overlay, Page, SearchLine};
 use super::{Clock, Field, Level, Panel, State};
 use crate::error::Error;
 use crate::session::Event;
+use crate::trace::Pairing;
 use crate::tui::action::Action;
 use crate::tui::effect::Effect;
 use crate::tui::keymap::Key;
@@ -132,6 +133,16 @@ impl State {
             }
             (Some(Overlay::Search(_)), Some(c)) => self.type_search(c),
             (Some(Overlay::Sampling(panel)), Some(c)) => type_number(panel, c),
+            (Some(Overlay::Steering(panel)), Some(c)) => {
+                if let Some(typed) = &mut panel.typed {
+                    match c {
+                        Some(c) => typed.push(c),
+                        None => {
+                            typed.pop();
+                        }
+                    }
+                }
+            }
             (None, _) if self.writing => {
                 self.prompt.key(event);
                 self.notice = None;
@@ -153,6 +164,12 @@ impl State {
                 let line = text.lines().next().unwrap_or_default().to_owned();
                 for c in line.chars().filter(|c| !c.is_control()).take(200) {
                     self.type_search(Some(c));
+                }
+            }
+            Some(Overlay::Steering(panel)) => {
+                if let Some(typed) = &mut panel.typed {
+                    let line = text.lines().next().unwrap_or_default();
+                    typed.extend(line.chars().filter(|c| !c.is_control()).take(1000));
                 }
             }
             Some(_) => {}
@@ -186,6 +203,16 @@ impl State {
             Action::Samples => self.open_samples(),
             Action::Sampling if self.draws_nothing(action) => {}
             Action::Sampling => self.overlay = Some(Overlay::Sampling(Panel::default())),
+            Action::Steer => self.open_steering(),
+            Action::Weaker | Action::Stronger => return self.slide(action == Action::Stronger),
+            Action::Replay => return self.replay(),
+            Action::Compare => self.open_compare(),
+            Action::CompareFree => return self.compare(Pairing::Free),
+            Action::CompareLocked => return self.compare(Pairing::Locked),
+            Action::CompareOff => return self.stop_comparing(),
+            Action::TurnPairing => return self.turn_pairing(),
+            Action::TurnLower => self.turn_lower(),
+            Action::TurnGap => self.turn_gap(),
             Action::EditPrompt => self.writing = true,
             Action::LeavePrompt => self.writing = false,
             Action::NewLine => self.prompt.new_line(),
@@ -239,6 +266,7 @@ impl State {
             | Action::ListPageDown
             | Action::Less
             | Action::More
+            | Action::Remove
             | Action::Accept => {}
             _ => self.travel(action),
         }
@@ -255,6 +283,9 @@ impl State {
             Action::ListPageDown => page,
             _ => 0,
         };
+        if let Some(effects) = self.act_in_steering(action, by) {
+            return Some(effects);
+        }
         match (&mut self.overlay, action) {
             (_, Action::Back) => self.close_overlay(),
             (Some(Overlay::List(list)), _) if by != 0 => {
@@ -310,6 +341,12 @@ impl State {
         match self.overlay.take() {
             Some(Overlay::Sampling(panel)) if panel.typed.is_some() => {
                 self.overlay = Some(Overlay::Sampling(Panel {
+                    typed: None,
+                    ..panel
+                }));
+            }
+            Some(Overlay::Steering(panel)) if panel.typed.is_some() => {
+                self.overlay = Some(Overlay::Steering(super::SteerPanel {
                     typed: None,
                     ..panel
                 }));

@@ -9,7 +9,7 @@
 //!   Hoyer            0.310 chance 0.217
 //! ```
 
-use super::{empty, put};
+use super::{cell_pair, empty, put};
 use crate::trace::{Aim, Group, Metric};
 use crate::tui::show;
 use crate::tui::state::{Run, State};
@@ -36,6 +36,9 @@ pub fn paint(buf: &mut Buffer, area: Rect, state: &State) {
     let Some(run) = state.run.as_ref().filter(|r| !r.grid.is_empty()) else {
         return empty::cell(buf, area, state);
     };
+    if let Some(beside) = &state.beside {
+        return cell_pair::paint(buf, area, state, [run, &beside.run]);
+    }
     let position = state.cursor.position;
     if run.grid.cells(position).is_none() {
         let text = format!("Token {position} has not been read yet.");
@@ -176,7 +179,7 @@ fn reading(buf: &mut Buffer, area: Rect, x: u16, y: u16, state: &State, run: &Ru
     let mut name_style = state.theme.muted;
     if chosen {
         name_style = state.theme.accent;
-        let swatch = match state.datum(layer, position) {
+        let swatch = match state.datum(run, layer, position) {
             Datum::Step(step) => Style::new().fg(state.theme.ramp.shade(step).bg),
             Datum::Unread | Datum::Absent => state.theme.faint,
         };

@@ -5,12 +5,12 @@
 //! ├ Entropy (nats) · 13 states × 48 tokens · … ─── f follow ┤
 //! ```
 
-use super::{has_keys, put_line};
+use super::{difference, has_keys, put_line};
 use crate::tui::action::Action;
 use crate::tui::keymap::Context;
 use crate::tui::layout::{Mode, Room};
 use crate::tui::show;
-use crate::tui::state::{Phase, Scale, State};
+use crate::tui::state::{Gap, Phase, Run, Scale, State};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
@@ -22,11 +22,15 @@ use ratatui::widgets::{Block, Widget};
 pub fn paint(buf: &mut Buffer, state: &State) {
     let plan = &state.derived.plan;
     if plan.mode == Mode::Tabs {
-        return;
+        return headers(buf, state);
     }
     let boxes = [
         (plan.stream, has_keys(state, Room::Stream)),
+        (plan.beside_stream, has_keys(state, Room::Stream)),
         (plan.map, has_keys(state, Room::Map)),
+        (plan.beside_map, has_keys(state, Room::Map)),
+        (plan.difference, has_keys(state, Room::Map)),
+        (plan.summary, has_keys(state, Room::Cell)),
         (plan.cell, has_keys(state, Room::Cell)),
         (plan.profile, false),
         (plan.attention, false),
@@ -46,14 +50,22 @@ pub fn paint(buf: &mut Buffer, state: &State) {
                 .render(*area, buf);
         }
     }
-    round_corners(buf, plan.stream.union(plan.prompt));
+    let whole = Rect {
+        width: plan.prompt.width,
+        ..plan.stream.union(plan.prompt)
+    };
+    round_corners(buf, whole);
     for (area, left, right) in [
         (plan.stream, stream_title(state), stream_note(state)),
         (plan.map, map_title(state), map_note(state)),
+        (plan.beside_stream, beside_title(state), beside_note(state)),
+        (plan.beside_map, map_title(state), Line::default()),
+        (plan.difference, gap_title(state), gap_note(state)),
+        (plan.summary, summary_title(state), Line::default()),
         (plan.cell, cell_title(state), Line::default()),
         (plan.profile, profile_title(state), Line::default()),
         (plan.attention, attention_title(state), Line::default()),
-        (plan.prompt, prompt_title(state), Line::default()),
+        (plan.prompt, prompt_title(state), steering_note(state)),
     ] {
         titles(buf, area, &left, &right);
     }
@@ -109,14 +121,155 @@ fn title(state: &State, focused: bool, first: &str, rest: &str) -> Line<'static>
     Line::from(spans)
 }
 
+/// The names of branches above their parts of a room, where rooms have no borders.
+fn headers(buf: &mut Buffer, state: &State) {
+    let plan = &state.derived.plan;
+    if state.beside.is_none() {
+        return;
+    }
+    let gap = gap_words(state);
+    let (gap, other) = (format!("{} {}", gap.0, gap.1), beside_name(state));
+    for (area, text) in [
+        (plan.stream, "Baseline"),
+        (plan.beside_stream, other.as_str()),
+        (plan.map, "Baseline"),
+        (plan.beside_map, other.as_str()),
+        (plan.difference, gap.as_str()),
+    ] {
+        let room = usize::from(area.width.saturating_sub(2));
+        difference::header(buf, area, &show::cut(text, room), state);
+    }
+}
+
 fn stream_title(state: &State) -> Line<'static> {
-    title(state, has_keys(state, Room::Stream), "Stream", "")
+    let focused = has_keys(state, Room::Stream);
+    if state.beside.is_some() {
+        return title(state, focused, "Baseline", "");
+    }
+    match state.run.as_ref().and_then(|run| pushed(state, run)) {
+        Some(words) => title(state, focused, "Stream", &format!("· {words}")),
+        None => title(state, focused, "Stream", ""),
+    }
+}
+
+/// What pushes a run's states, in words; `None` for the plain model.
+fn pushed(state: &State, run: &Run) -> Option<String> {
+    let words = &state.steering.label;
+    match (run.mixed(), words.is_empty()) {
+        (true, _) => Some("under more than one plan: replay makes it one".to_owned()),
+        (false, true) => None,
+        (false, false) => Some(format!("steered by {words}")),
+    }
+}
+
+/// What the other branch of a comparison is called.
+fn beside_name(state: &State) -> String {
+    match state.steering.label.as_str() {
+        "" => "Steered by nothing".to_owned(),
+        label => format!("+ {label}"),
+    }
+}
+
+fn beside_title(state: &State) -> Line<'static> {
+    let room = usize::from(state.derived.plan.beside_stream.width).saturating_sub(24);
+    let name = show::cut(&beside_name(state), room);
+    let mixed = state.beside.as_ref().is_some_and(|b| b.run.mixed());
+    let rest = if mixed {
+        "· replay makes it one plan"
+    } else {
+        ""
+    };
+    title(state, has_keys(state, Room::Stream), &name, rest)
+}
+
+fn beside_note(state: &State) -> Line<'static> {
+    let Some(beside) = &state.beside else {
+        return Line::default();
+    };
+    let run = &beside.run;
+    let ended = run
+        .finish
+        .map_or(String::new(), |f| format!(" · {}", f.label()));
+    let text = format!(" {} drawn{ended} ", run.drawn());
+    Line::styled(text, state.theme.muted)
+}
+
+/// What the map of differences shows, in words.
+fn gap_words(state: &State) -> (String, String) {
+    let spec = state.columns().spec(state.metric);
+    let label = show::visible(&spec.label);
+    match state.gap {
+        Gap::Difference => ("Steered − baseline".to_owned(), format!("· {label}")),
+        Gap::Percent => ("Change".to_owned(), format!("· {label}, % of the baseline")),
+        Gap::Divergence => (
+            "KL(baseline‖steered)".to_owned(),
+            "· nats, where the texts agree".to_owned(),
+        ),
+    }
+}
+
+fn gap_title(state: &State) -> Line<'static> {
+    let (first, rest) = gap_words(state);
+    title(state, has_keys(state, Room::Map), &first, &rest)
+}
+
+fn gap_note(state: &State) -> Line<'static> {
+    let text = match state.derived.diverged {
+        Some(at) => format!(" texts part at token {at} "),
+        None => " the texts agree ".to_owned(),
+    };
+    let style = match state.derived.diverged {
+        Some(_) => state.theme.warn,
+        None => state.theme.muted,
+    };
+    Line::styled(text, style)
+}
+
+fn summary_title(state: &State) -> Line<'static> {
+    let spec = state.columns().spec(state.metric);
+    let first = format!("{} by layer", show::visible(&spec.label));
+    title(state, has_keys(state, Room::Cell), &first, "· mean ± std")
+}
+
+/// The slider and how branches read, in the prompt's upper border.
+fn steering_note(state: &State) -> Line<'static> {
+    let theme = &state.theme;
+    let Some(part) = state.steering.slider() else {
+        return Line::default();
+    };
+    let key = |action: Action| {
+        state
+            .keymap
+            .hint(action, Context::Rooms)
+            .unwrap_or_default()
+    };
+    let mut spans = vec![
+        Span::styled(format!(" {} ", key(Action::Weaker)), theme.accent),
+        Span::styled(super::steering::line(part.amount(), 15), theme.base),
+        Span::styled(format!(" {} ", key(Action::Stronger)), theme.accent),
+        Span::styled(
+            format!("{:+.2} ", part.amount()).replace('-', "−"),
+            theme.title,
+        ),
+    ];
+    if let Some(beside) = &state.beside {
+        let text = format!("· {} ", beside.pairing.label());
+        spans.push(Span::styled(text, theme.muted));
+    }
+    Line::from(spans)
 }
 
 fn stream_note(state: &State) -> Line<'static> {
     let Some(run) = &state.run else {
         return Line::default();
     };
+    if state.beside.is_some() {
+        let ended = run
+            .finish
+            .map_or(String::new(), |f| format!(" · {}", f.label()));
+        let text = format!(" {} drawn{ended} ", run.drawn());
+        return Line::styled(text, state.theme.muted);
+    }
     if state.masked() {
         let gaps = state.masks().len();
         let text = format!(" {} tokens · {gaps} {} ", run.grid.len(), state.mask_text());

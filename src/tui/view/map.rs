@@ -13,7 +13,7 @@ use super::{empty, put, put_line};
 use crate::tui::colour::Depth;
 use crate::tui::show;
 use crate::tui::state::{RangeMode, Run, State};
-use crate::tui::widgets::{Datum, HeatMap, Zoom, colour_bar, columns_strip};
+use crate::tui::widgets::{Datum, Geometry, HeatMap, Zoom, colour_bar, columns_strip};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
@@ -25,15 +25,26 @@ pub fn paint(buf: &mut Buffer, area: Rect, state: &State) {
     let Some(run) = state.run.as_ref().filter(|r| !r.grid.is_empty()) else {
         return empty::map(buf, area, state);
     };
-    cells(buf, state, run);
-    layer_labels(buf, area, state);
+    let geometry = &state.derived.geometry;
+    cells(buf, state, run, geometry);
+    layer_labels(buf, area, state, geometry);
     strip(buf, area, state, run);
-    token_labels(buf, area, state, run);
+    token_labels(buf, area, state, run, geometry);
     scale(buf, area, state);
 }
 
-fn cells(buf: &mut Buffer, state: &State, run: &Run) {
-    let geometry = &state.derived.geometry;
+/// Paint the map of a comparison's other branch, on the scale of the first.
+pub fn paint_beside(buf: &mut Buffer, area: Rect, state: &State) {
+    if let Some(beside) = &state.beside {
+        let geometry = &state.derived.beside_geometry;
+        cells(buf, state, &beside.run, geometry);
+        layer_labels(buf, area, state, geometry);
+        token_labels(buf, area, state, &beside.run, geometry);
+        scale(buf, area, state);
+    }
+}
+
+fn cells(buf: &mut Buffer, state: &State, run: &Run, geometry: &Geometry) {
     let tokens = run
         .grid
         .len()
@@ -43,7 +54,7 @@ fn cells(buf: &mut Buffer, state: &State, run: &Run) {
     let data: Vec<Datum> = geometry
         .layers
         .iter()
-        .flat_map(|layer| positions.clone().map(|p| state.datum(*layer, p)))
+        .flat_map(|layer| positions.clone().map(|p| state.datum(run, *layer, p)))
         .collect();
     let words: Vec<(String, String)> = if state.map.zoom == Zoom::Words {
         geometry
@@ -76,14 +87,14 @@ fn cells(buf: &mut Buffer, state: &State, run: &Run) {
         words: &words,
         decided: &decided,
         cursor: Some((state.cursor.layer, state.cursor.position)),
+        ramp: &state.theme.ramp,
         theme: &state.theme,
     }
     .render(geometry.area, buf);
 }
 
 /// Layer numbers at the left; the cursor's stands out, a gap between layers is marked.
-fn layer_labels(buf: &mut Buffer, area: Rect, state: &State) {
-    let geometry = &state.derived.geometry;
+pub(super) fn layer_labels(buf: &mut Buffer, area: Rect, state: &State, geometry: &Geometry) {
     let mut above: Option<usize> = None;
     for (i, layer) in geometry.layers.iter().enumerate() {
         let Some(rect) = geometry.cell(*layer, geometry.left) else {
@@ -125,7 +136,7 @@ fn strip(buf: &mut Buffer, area: Rect, state: &State, run: &Run) {
     let last = run.grid.states() - 1;
     let tokens = run.grid.len().min(geometry.left + geometry.columns);
     for position in geometry.left..tokens {
-        let Datum::Step(step) = state.datum(last, position) else {
+        let Datum::Step(step) = state.datum(run, last, position) else {
             continue;
         };
         let colour = match state.theme.depth {
@@ -144,9 +155,15 @@ fn strip(buf: &mut Buffer, area: Rect, state: &State, run: &Run) {
     }
 }
 
-/// Tokens under their columns where they fit; the cursor's always, in full.
-fn token_labels(buf: &mut Buffer, area: Rect, state: &State, run: &Run) {
-    let geometry = &state.derived.geometry;
+/// Tokens under their columns where they fit; the cursor's always, in full. A line stands before the first token that was
+/// read under another plan than those before it, `≠` before the first that differs from the other branch's.
+pub(super) fn token_labels(
+    buf: &mut Buffer,
+    area: Rect,
+    state: &State,
+    run: &Run,
+    geometry: &Geometry,
+) {
     let row = Rect {
         x: geometry.area.x,
         y: geometry.area.bottom(),
@@ -162,7 +179,7 @@ fn token_labels(buf: &mut Buffer, area: Rect, state: &State, run: &Run) {
     let cursor = state.cursor.position;
     let mut taken = (usize::MAX, usize::MAX);
     if visible.contains(&cursor) {
-        let label = format!("▲{}", text(cursor));
+        let label = format!("▲{}{}", mark(state, run, cursor), text(cursor));
         let width = show::columns(&label);
         let start = column(cursor).min(usize::from(row.width).saturating_sub(width));
         put(buf, row, start as u16, 0, &label, state.theme.accent);
@@ -171,13 +188,39 @@ fn token_labels(buf: &mut Buffer, area: Rect, state: &State, run: &Run) {
     let mut free = 0;
     for position in visible.filter(|p| *p != cursor) {
         let start = column(position);
-        let label = text(position);
+        let mark = mark(state, run, position);
+        let label = format!("{mark}{}", text(position));
         let end = start + show::columns(&label) + 1;
         let clear = end <= taken.0 || start >= taken.1;
-        if start >= free && clear && end <= usize::from(row.width) + 1 {
+        if clear && !mark.is_empty() && start < usize::from(row.width) {
+            // A mark matters more than the end of a label before it.
+            let x = put(buf, row, start as u16, 0, mark, state.theme.warn);
+            let room = usize::from(row.width - x).min(taken.0.saturating_sub(usize::from(x)));
+            put(
+                buf,
+                row,
+                x,
+                0,
+                &show::cut(&text(position), room),
+                state.theme.muted,
+            );
+            free = end;
+        } else if start >= free && clear && end <= usize::from(row.width) + 1 {
             put(buf, row, start as u16, 0, &label, state.theme.muted);
             free = end;
         }
+    }
+}
+
+/// What stands before a token's label.
+fn mark(state: &State, run: &Run, position: usize) -> &'static str {
+    match (
+        state.derived.diverged == Some(position),
+        run.turns_at(position),
+    ) {
+        (true, _) => "≠",
+        (false, true) => "│",
+        (false, false) => "",
     }
 }
 

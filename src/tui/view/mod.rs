@@ -6,11 +6,14 @@
 //! ├ map ──────────┼ profile ───┤
 //! │               ├ attention ─┤
 //! ├ prompt ───────┴────────────┤
-//! ╰ hints ─────────────────────╯      popup.rs lies over all of it
+//! ╰ hints ─────────────────────╯      popup.rs, steering.rs lie over all of it
 //! ```
+//! A comparison shows two of stream and map, `difference`, `summary` and `cell_pair`.
 
 mod attention;
 mod cell;
+mod cell_pair;
+mod difference;
 mod empty;
 mod frame;
 mod hints;
@@ -18,7 +21,9 @@ mod map;
 mod popup;
 mod profile;
 mod prompt;
+mod steering;
 mod stream;
+mod summary;
 #[cfg(test)]
 mod tests;
 mod title;
@@ -59,6 +64,14 @@ pub fn paint(buf: &mut Buffer, state: &State) -> Option<Position> {
     }
     if !plan.map.is_empty() {
         map::paint(buf, plan.inner(plan.map), state);
+    }
+    stream::paint_beside(buf, plan.inner(plan.beside_stream), state);
+    map::paint_beside(buf, plan.inner(plan.beside_map), state);
+    if !plan.difference.is_empty() {
+        difference::paint(buf, plan.inner(plan.difference), state);
+    }
+    if !plan.summary.is_empty() {
+        summary::paint(buf, plan.inner(plan.summary), state);
     }
     if !plan.cell.is_empty() {
         cell::paint(buf, plan.inner(plan.cell), state);

@@ -24,6 +24,7 @@ pub fn paint(buf: &mut Buffer, state: &State) -> Option<Position> {
             paint_panel(buf, state, panel);
             None
         }
+        Overlay::Steering(panel) => super::steering::paint(buf, state, panel),
         Overlay::Page(page) => {
             paint_page(buf, state, page);
             None
@@ -37,7 +38,7 @@ pub fn paint(buf: &mut Buffer, state: &State) -> Option<Position> {
 }
 
 /// An empty box with a title; returns what is inside its border.
-fn window(buf: &mut Buffer, area: Rect, state: &State, title: &str) -> Rect {
+pub(super) fn window(buf: &mut Buffer, area: Rect, state: &State, title: &str) -> Rect {
     Clear.render(area, buf);
     let block = Block::bordered()
         .border_type(BorderType::Rounded)

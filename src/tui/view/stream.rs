@@ -10,21 +10,38 @@
 use super::{empty, put};
 use crate::trace::{Aim, Kind};
 use crate::tui::colour::Depth;
-use crate::tui::state::State;
+use crate::tui::state::{Run, State};
+use crate::tui::widgets::Flow;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::{Modifier, Style};
 
 /// Paint the text from the scrolled line on.
 pub fn paint(buf: &mut Buffer, area: Rect, state: &State) {
-    let Some(run) = state.run.as_ref().filter(|r| !r.grid.is_empty()) else {
-        return empty::stream(buf, area, state);
-    };
-    let lines = &state.derived.flow.lines;
+    match state.run.as_ref().filter(|r| !r.grid.is_empty()) {
+        Some(run) => {
+            let flow = &state.derived.flow;
+            text(buf, area, state, run, flow, state.stream_top);
+        }
+        None => empty::stream(buf, area, state),
+    }
+}
+
+/// Paint the text of a comparison's other branch.
+pub fn paint_beside(buf: &mut Buffer, area: Rect, state: &State) {
+    if let Some(beside) = &state.beside {
+        let derived = &state.derived;
+        let (flow, top) = (&derived.beside_flow, derived.beside_top);
+        text(buf, area, state, &beside.run, flow, top);
+    }
+}
+
+fn text(buf: &mut Buffer, area: Rect, state: &State, run: &Run, flow: &Flow, top: usize) {
+    let lines = &flow.lines;
     let cursor = state.cursor.position;
     for (y, line) in lines
         .iter()
-        .skip(state.stream_top)
+        .skip(top)
         .take(usize::from(area.height))
         .enumerate()
     {
@@ -35,13 +52,18 @@ pub fn paint(buf: &mut Buffer, area: Rect, state: &State) {
             if state.derived.matches.iter().any(found) {
                 style = style.add_modifier(Modifier::UNDERLINED | Modifier::BOLD);
             }
+            // Where the texts of a comparison part.
+            let parts = |at: usize| (piece.first..=piece.last).contains(&at);
+            if state.derived.diverged.is_some_and(parts) {
+                style = theme_mark(state, style);
+            }
             if (piece.first..=piece.last).contains(&cursor) {
                 style = state.theme.cursor;
             }
             x = put(buf, area, x, y as u16, &piece.text, style);
         }
     }
-    scroll_marks(buf, area, state, lines.len());
+    scroll_marks(buf, area, state, top, lines.len());
 }
 
 /// How a token looks by what it is and how unsure the model was of it.
@@ -80,16 +102,25 @@ fn token_style(state: &State, grid: &crate::trace::Grid, token: usize) -> Style 
     style.add_modifier(gap)
 }
 
+/// The first different token: underlined and bold, in the colour of warnings where there is no shade to read on.
+fn theme_mark(state: &State, style: Style) -> Style {
+    let mark = Modifier::UNDERLINED | Modifier::BOLD;
+    match (style.bg, state.theme.warn.fg) {
+        (None, Some(fg)) => style.fg(fg).add_modifier(mark),
+        _ => style.add_modifier(mark),
+    }
+}
+
 /// Small arrows at the right edge where there is more text.
-fn scroll_marks(buf: &mut Buffer, area: Rect, state: &State, lines: usize) {
+fn scroll_marks(buf: &mut Buffer, area: Rect, state: &State, top: usize, lines: usize) {
     if area.height == 0 {
         return;
     }
     let edge = area.width.saturating_sub(1);
-    if state.stream_top > 0 {
+    if top > 0 {
         put(buf, area, edge, 0, "↑", state.theme.muted);
     }
-    if state.stream_top + usize::from(area.height) < lines {
+    if top + usize::from(area.height) < lines {
         put(buf, area, edge, area.height - 1, "↓", state.theme.muted);
     }
 }

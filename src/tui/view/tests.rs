@@ -196,7 +196,8 @@ fn a_value_takes_the_colour_of_its_step() {
         for layer in 0..state.states() {
             for position in geometry.left..46 {
                 let rect = geometry.cell(layer, position).unwrap();
-                let Datum::Step(step) = state.datum(layer, position) else {
+                let Datum::Step(step) = state.datum(state.run.as_ref().unwrap(), layer, position)
+                else {
                     continue;
                 };
                 let value = state.grid().unwrap().value(layer, position, state.metric);
@@ -250,7 +251,10 @@ fn the_embedding_row_and_the_first_column_do_not_set_the_range() {
     let (low, _) = state.derived.ranges.map;
     let embedding = state.grid().unwrap().value(0, 5, state.metric).unwrap();
     assert!(embedding < low, "{embedding} {low}");
-    assert_eq!(state.datum(0, 5), Datum::Step(0));
+    assert_eq!(
+        state.datum(state.run.as_ref().unwrap(), 0, 5),
+        Datum::Step(0)
+    );
 }
 
 #[test]
@@ -268,8 +272,14 @@ fn unread_cells_and_cells_without_a_value_look_different() {
     );
     update(&mut state, Event::Token(fixture::token(48)));
     state.settle();
-    assert_eq!(state.datum(3, 47), Datum::Absent);
-    assert_eq!(state.datum(3, 48), Datum::Unread);
+    assert_eq!(
+        state.datum(state.run.as_ref().unwrap(), 3, 47),
+        Datum::Absent
+    );
+    assert_eq!(
+        state.datum(state.run.as_ref().unwrap(), 3, 48),
+        Datum::Unread
+    );
     let buf = draw(&state);
     let symbol = |position| {
         let rect = state.derived.geometry.cell(3, position).unwrap();

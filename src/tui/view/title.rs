@@ -91,7 +91,16 @@ fn status(state: &State) -> Line<'static> {
                 theme.good,
             )]
         }
-        Phase::Streaming => vec![word("▶ streaming", theme.good)],
+        Phase::Streaming => match (state.derived.diverged, &state.run) {
+            (Some(at), Some(run)) => {
+                let drawn = (at + 1).saturating_sub(run.prompt_tokens.min(at));
+                vec![word(
+                    &format!("▶ diverged at drawn token {drawn}"),
+                    theme.good,
+                )]
+            }
+            _ => vec![word("▶ streaming", theme.good)],
+        },
         Phase::Paused => vec![word("⏸ paused", theme.warn)],
         Phase::Done(finish) => vec![word(&format!("■ {}", finish.label()), theme.muted)],
         Phase::Failed => vec![word("✗ failed", theme.error)],

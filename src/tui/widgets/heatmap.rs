@@ -8,7 +8,7 @@
 //!  0 ╱╱██████··      `╱╱` not applicable
 //! ```
 
-use crate::tui::colour::{Depth, Shade};
+use crate::tui::colour::{Depth, Ramp, Shade};
 use crate::tui::show;
 use crate::tui::theme::Theme;
 use ratatui::buffer::{Buffer, Cell};
@@ -104,7 +104,9 @@ pub struct HeatMap<'a> {
     pub decided: &'a [Option<usize>],
     /// Layer and position of the cursor.
     pub cursor: Option<(usize, usize)>,
-    /// Colours.
+    /// Colours of the values.
+    pub ramp: &'a Ramp,
+    /// All other colours.
     pub theme: &'a Theme,
 }
 
@@ -135,7 +137,7 @@ impl HeatMap<'_> {
         let word = self.words.get(row * self.tokens + column);
         let mono = self.theme.depth == Depth::Mono;
         if let (Some((word, note)), Datum::Step(step)) = (word, datum) {
-            let shade = self.theme.ramp.shade(step);
+            let shade = self.ramp.shade(step);
             let mut style = Style::new().bg(shade.bg).fg(shade.ink);
             if decided {
                 style = style.add_modifier(Modifier::UNDERLINED);
@@ -199,21 +201,22 @@ impl HeatMap<'_> {
         let Some(rect) = g.cell(upper, position) else {
             return;
         };
-        let Some(cell) = buf.cell_mut((rect.x, rect.y)) else {
-            return;
-        };
         let colour = |layer: usize, row: usize| {
             let marked = self.cursor == Some((layer, position));
             match self.datum(row, column) {
                 _ if marked => self.theme.frame.fg,
-                Datum::Step(step) => Some(self.theme.ramp.shade(step).bg),
+                Datum::Step(step) => Some(self.ramp.shade(step).bg),
                 Datum::Absent => self.theme.faint.fg,
                 Datum::Unread => None,
             }
         };
         let top = colour(upper, row);
         let bottom = lower.and_then(|layer| colour(layer, row + 1));
-        paint_two(cell, top, bottom, self.theme);
+        for x in rect.left()..rect.right() {
+            if let Some(cell) = buf.cell_mut((x, rect.y)) {
+                paint_two(cell, top, bottom, self.theme);
+            }
+        }
     }
 
     fn style(&self, datum: Datum) -> Style {
@@ -224,7 +227,7 @@ impl HeatMap<'_> {
                     glyph_ink,
                     glyph,
                     ..
-                } = self.theme.ramp.shade(step);
+                } = self.ramp.shade(step);
                 // A colour that nothing shows would still be sent: half the bytes of a map.
                 let fg = if glyph == ' ' {
                     Color::Reset
@@ -239,14 +242,14 @@ impl HeatMap<'_> {
 
     fn ink(&self, datum: Datum) -> Color {
         match datum {
-            Datum::Step(step) => self.theme.ramp.shade(step).ink,
+            Datum::Step(step) => self.ramp.shade(step).ink,
             Datum::Unread | Datum::Absent => Color::Reset,
         }
     }
 
     fn fill(&self, datum: Datum) -> char {
         match (datum, self.theme.depth) {
-            (Datum::Step(step), _) => self.theme.ramp.shade(step).glyph,
+            (Datum::Step(step), _) => self.ramp.shade(step).glyph,
             (Datum::Unread, Depth::Mono) => '_',
             (Datum::Unread, _) => '·',
             (Datum::Absent, Depth::Mono) => '/',
@@ -316,6 +319,7 @@ mod tests {
             words: &[],
             decided: &[Some(1), None],
             cursor,
+            ramp: &theme.ramp,
             theme,
         }
         .render(buf.area, &mut buf);

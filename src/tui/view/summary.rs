@@ -1,0 +1,185 @@
+//! Both branches of a comparison by layer: the mean over the summarised positions with one standard deviation on either
+//! side, and the numbers of the cursor's layer.
+//!
+//! ```text
+//!   5.31 ⡇⢄                  layer 9   predicting positions · n
+//!        ⡇ ⠑⠢⢄⡀              baseline   2.31 ± 0.80 nats · 24
+//!   0.02 ⠧⠤⠤⠤⠬⠭⠶⠶⠤           steered    2.05 ± 0.71 nats · 24
+//!        0    layer    12    difference −0.26 ± 0.31 nats · 24
+//! ```
+
+use super::put;
+use crate::trace::{Spread, Unit};
+use crate::tui::show;
+use crate::tui::state::{State, Summary};
+use crate::tui::widgets::{Curve, Series};
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::widgets::Widget;
+
+/// Columns of the numbers at the left of the curves.
+const NUMBERS: u16 = 8;
+/// Columns of the numbers of one layer.
+const TABLE: u16 = 34;
+
+/// Paint curves and numbers.
+pub fn paint(buf: &mut Buffer, area: Rect, state: &State) {
+    let (layers, n, which) = &state.derived.summaries;
+    if layers.is_empty() || *n == 0 {
+        let text = "Both branches by layer, once something has been read.";
+        put(buf, area, 1, 0, text, state.theme.muted);
+        return;
+    }
+    let table = Rect {
+        x: area.x + area.width.saturating_sub(TABLE),
+        width: TABLE.min(area.width),
+        ..area
+    };
+    let curves = Rect {
+        width: area.width.saturating_sub(TABLE + 1),
+        ..area
+    };
+    let head = format!("{which} positions · n");
+    numbers(buf, table, state, layers, &head);
+    if curves.width > NUMBERS + 8 && curves.height >= 3 {
+        plot(buf, curves, state, layers);
+    }
+}
+
+/// Mean and the ends of the band of one branch, layer by layer.
+fn series(layers: &[Summary], of: fn(&Summary) -> Option<Spread>) -> [Vec<Option<f32>>; 3] {
+    [0.0, -1.0, 1.0].map(|side: f64| {
+        let values = layers.iter().map(|layer| {
+            let spread = of(layer)?;
+            Some((spread.mean + side * spread.std) as f32)
+        });
+        values.collect()
+    })
+}
+
+fn plot(buf: &mut Buffer, area: Rect, state: &State, layers: &[Summary]) {
+    let theme = &state.theme;
+    let unit = state.columns().spec(state.metric).unit;
+    let baseline = series(layers, |layer| layer.baseline);
+    let steered = series(layers, |layer| layer.steered);
+    let known = baseline.iter().chain(&steered).flatten().flatten();
+    let (low, high) = known.fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), v| {
+        (l.min(*v), h.max(*v))
+    });
+    if low > high {
+        put(buf, area, 1, 0, "n/a", theme.muted);
+        return;
+    }
+    let plot = Rect {
+        x: area.x + NUMBERS,
+        width: area.width - NUMBERS - 1,
+        height: area.height - 1,
+        ..area
+    };
+    for (y, value) in [(0, high), (plot.height - 1, low)] {
+        let text = show::number(Some(value), unit).replace('-', "−");
+        let text = format!("{text:>7}");
+        put(buf, area, 0, y, &text, theme.muted);
+    }
+    let mut lines = Vec::new();
+    for ([mean, below, above], style) in [(&baseline, theme.mean), (&steered, theme.curve)] {
+        for (values, dotted) in [(below, true), (above, true), (mean, false)] {
+            lines.push(Series {
+                values,
+                style,
+                dotted,
+            });
+        }
+    }
+    // Means go over both bands.
+    lines.sort_by_key(|series| !series.dotted);
+    Curve {
+        series: lines,
+        range: (low, high.max(low + 1e-6)),
+        mark: Some((state.cursor.layer, theme.faint)),
+    }
+    .render(plot, buf);
+    let row = Rect {
+        y: plot.bottom(),
+        height: 1,
+        ..plot
+    };
+    let last = (layers.len() - 1).to_string();
+    put(buf, row, 0, 0, "0", theme.muted);
+    let x = put(buf, row, 3, 0, "layer", theme.muted);
+    let x = put(buf, row, x + 2, 0, "⠤⠤", theme.mean);
+    let x = put(buf, row, x + 1, 0, "baseline", theme.muted);
+    let x = put(buf, row, x + 2, 0, "⠤⠤", theme.curve);
+    let x = put(buf, row, x + 1, 0, "steered", theme.muted);
+    put(buf, row, x + 2, 0, "⠄⠄ ± std", theme.muted);
+    put(
+        buf,
+        row,
+        row.width - last.len() as u16,
+        0,
+        &last,
+        theme.muted,
+    );
+}
+
+/// The numbers of the cursor's layer, and what n they have.
+fn numbers(buf: &mut Buffer, area: Rect, state: &State, layers: &[Summary], head: &str) {
+    let theme = &state.theme;
+    let Some(layer) = layers.get(state.cursor.layer) else {
+        return;
+    };
+    let unit = state.columns().spec(state.metric).unit;
+    let title = format!("layer {:<3}", state.cursor.layer);
+    let x = put(buf, area, 0, 0, &title, theme.accent);
+    put(buf, area, x + 1, 0, head, theme.muted);
+    let rows = [
+        ("baseline", layer.baseline, unit, theme.mean),
+        ("steered", layer.steered, unit, theme.curve),
+        ("difference", layer.difference, unit, theme.muted),
+        ("KL b‖s", layer.divergence, Unit::Nats, theme.muted),
+    ];
+    for (y, (name, spread, unit, style)) in (1u16..).zip(rows) {
+        put(buf, area, 0, y, name, style);
+        let signed = name == "difference";
+        put(
+            buf,
+            area,
+            11,
+            y,
+            &spread_text(spread, unit, signed),
+            theme.base,
+        );
+    }
+    let percent = layer.baseline.zip(layer.difference);
+    let percent = percent.filter(|(baseline, _)| baseline.mean != 0.0);
+    if let Some((baseline, difference)) = percent {
+        let text = format!(
+            "{:+.1} % of the mean",
+            100.0 * difference.mean / baseline.mean
+        );
+        put(buf, area, 11, 5, &text.replace('-', "−"), theme.muted);
+    }
+}
+
+/// Mean ± standard deviation, in the form of the metric.
+fn spread_text(spread: Option<Spread>, unit: Unit, signed: bool) -> String {
+    let Some(spread) = spread else {
+        return "n/a".to_owned();
+    };
+    let number = |value: f64| show::number(Some(value as f32), unit).trim().to_owned();
+    let sign = match spread.mean {
+        mean if mean < 0.0 => "−",
+        _ if signed => "+",
+        _ => "",
+    };
+    let unit = match unit.label() {
+        "" => String::new(),
+        label => format!(" {label}"),
+    };
+    format!(
+        "{sign}{} ± {}{unit} · {}",
+        number(spread.mean.abs()),
+        number(spread.std),
+        spread.n
+    )
+}
