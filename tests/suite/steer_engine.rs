@@ -114,8 +114,8 @@ impl Driver {
         let read = self.seen.each_ref().map(|seen| seen.cells.len());
         self.ask(Request::Replay);
         self.until(|e| matches!(e, Event::Replaying)).await;
+        self.seen.iter_mut().for_each(|seen| seen.cells.clear());
         for (side, read) in read.into_iter().enumerate() {
-            self.seen[side].cells.clear();
             while self.seen[side].cells.len() < read {
                 self.until(|_| true).await;
             }
