@@ -1,5 +1,9 @@
 //! A made-up run for tests and benches of the screen: deterministic, shaped like a real one, needing no model.
 
+mod sets;
+
+pub use sets::{SETS, sampled, separating, sets};
+
 use super::colour::Depth;
 use super::state::{Message, State, update};
 use super::{Options, Sample, SampleSet};
@@ -8,7 +12,7 @@ use crate::lens::LensSettings;
 use crate::model::config::LayerKind;
 use crate::model::{Mask, ModelCard, Tokenizer};
 use crate::session::{Event, Finish, Speed};
-use crate::trace::{Attention, Candidate, Cells, Kind, Schema, Token};
+use crate::trace::{Attention, Candidate, Cells, Kind, Schema, Set, Token};
 use ratatui::layout::Rect;
 use std::sync::Arc;
 use std::time::Duration;
@@ -402,17 +406,20 @@ pub fn options() -> Options {
             })
             .collect(),
         masked: false,
+        role: None,
     };
     let mut options = Options {
         samples: vec![
             set(
                 "a known fact",
                 ["The capital of Velmora is", "The river of Tarsin is the"],
-            ),
+            )
+            .as_set(Set::Known),
             set(
                 "close to one",
                 ["The capital of Velmira is", "The river of Tarsen is the"],
-            ),
+            )
+            .as_set(Set::Unknown),
             set("a story", ["Once, by the river Osk,", "A child named Ilo"]),
             set(
                 "a gap in a sentence",
