@@ -2,7 +2,6 @@
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use rayon::prelude::*;
 
 /// AUROC = P(unknown > known) + ½ P(equal), by ranks with ties averaged. `None` when a set is empty or holds a number
 /// that is not comparable. Below .5 the sign is reversed.
@@ -46,18 +45,31 @@ pub fn auroc_interval(
     seed: u64,
 ) -> Option<(f64, f64)> {
     auroc(known, unknown)?;
+    // The place of every sample among the distinct values: a draw is then counted in one pass, never sorted.
+    let mut distinct: Vec<f64> = known.iter().chain(unknown).copied().collect();
+    distinct.sort_by(f64::total_cmp);
+    distinct.dedup();
+    let place = |value: &f64| distinct.partition_point(|other| other < value);
+    let places = [known, unknown].map(|set| set.iter().map(place).collect::<Vec<_>>());
+    let pairs = known.len() as f64 * unknown.len() as f64;
     let mut rng = StdRng::seed_from_u64(seed);
-    let mut resample = |set: &[f64]| -> Vec<f64> {
-        let drawn = (0..set.len()).map(|_| set[rng.random_range(0..set.len())]);
-        drawn.collect()
+    let mut counts = vec![[0u64; 2]; distinct.len()];
+    let mut draw = || {
+        counts.fill([0; 2]);
+        for (set, places) in places.iter().enumerate() {
+            for _ in places {
+                counts[places[rng.random_range(0..places.len())]][set] += 1;
+            }
+        }
+        // In halves: a pair of equal values is worth one, a larger unknown value two.
+        let (mut below, mut halves) = (0, 0);
+        for [known, unknown] in &counts {
+            halves += unknown * (2 * below + known);
+            below += known;
+        }
+        halves as f64 / 2.0 / pairs
     };
-    let resamples: Vec<(Vec<f64>, Vec<f64>)> = (0..draws)
-        .map(|_| (resample(known), resample(unknown)))
-        .collect();
-    let mut values: Vec<f64> = resamples
-        .par_iter()
-        .filter_map(|(known, unknown)| auroc(known, unknown))
-        .collect();
+    let mut values: Vec<f64> = (0..draws).map(|_| draw()).collect();
     values.sort_by(f64::total_cmp);
     let tail = (1.0 - level) / 2.0;
     Some((quantile(&values, tail)?, quantile(&values, 1.0 - tail)?))
@@ -257,6 +269,25 @@ mod tests {
         );
         assert_eq!(auroc_interval(&[], &[3.0], 50, 0.95, 1), None);
         assert_eq!(auroc_interval(&[1.0], &[3.0], 0, 0.95, 1), None);
+    }
+
+    #[test]
+    fn intervals_are_those_of_resampled_sets() {
+        let known: Vec<f64> = (0..23).map(|i| f64::from(i * 7 % 11) - 3.0).collect();
+        let unknown: Vec<f64> = (0..31).map(|i| f64::from(i * 5 % 13) - 2.0).collect();
+        let mut rng = StdRng::seed_from_u64(3);
+        let mut again = |set: &[f64]| -> Vec<f64> {
+            let drawn = set.iter().map(|_| set[rng.random_range(0..set.len())]);
+            drawn.collect()
+        };
+        let mut values: Vec<f64> = (0..200)
+            .map(|_| (again(&known), again(&unknown)))
+            .map(|(known, unknown)| auroc(&known, &unknown).unwrap())
+            .collect();
+        values.sort_by(f64::total_cmp);
+        let tails = [0.025, 0.975].map(|q| quantile(&values, q).unwrap());
+        let found = auroc_interval(&known, &unknown, 200, 0.95, 3);
+        assert_eq!(found, Some((tails[0], tails[1])));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `entroscope` without a subcommand: the screen.
 
 use super::Context;
-use super::args::{LensArgs, SamplingArgs, read_prompt};
+use super::args::{LensArgs, SamplingArgs, read_prompt, read_prompts};
 use super::run::load_options;
 use crate::config::Colour;
 use crate::error::{Error, Result};
@@ -9,9 +9,11 @@ use crate::export;
 use crate::lens::LensSettings;
 use crate::session::Prompt;
 use crate::steer::Spec;
-use crate::tui::{self, ColourChoice, Options, SampleSet};
+use crate::text;
+use crate::trace::Set;
+use crate::tui::{self, ColourChoice, Export, Options, PromptSets, SampleSet};
 use clap::Args as ClapArgs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Arguments of the screen.
 #[derive(ClapArgs, Clone, Debug, Default, PartialEq)]
@@ -19,6 +21,12 @@ pub struct Args {
     /// Run the prompt in this file as soon as the model is there
     #[arg(long, value_name = "F")]
     pub prompt_file: Option<PathBuf>,
+    /// Prompts the model should know, to hold against --unknown: JSON lines with a prompt each, or one prompt a line
+    #[arg(long, value_name = "F", requires = "unknown")]
+    pub known: Option<PathBuf>,
+    /// Prompts it should not know
+    #[arg(long, value_name = "F", requires = "known")]
+    pub unknown: Option<PathBuf>,
     /// Treat prompts as user turns of the model's chat template
     #[arg(long)]
     pub chat: bool,
@@ -61,7 +69,29 @@ pub fn run(args: &Args, context: &Context) -> Result<u8> {
                 "Close other programs.",
             )
         })?;
-    runtime.block_on(tui::run(options, Box::new(export::write_record)))
+    runtime.block_on(tui::run(options, Box::new(write)))
+}
+
+fn write(folder: &Path, export: &Export) -> Result<Vec<PathBuf>> {
+    match export {
+        Export::Run(record, tokenizer) => export::write_record(folder, record, tokenizer, false),
+        Export::Sets(record, samples) => export::write_samples(folder, record, samples, false),
+    }
+}
+
+/// The two sets that the flags name.
+fn sets(args: &Args) -> Result<Option<PromptSets>> {
+    let (Some(known), Some(unknown)) = (&args.known, &args.unknown) else {
+        return Ok(None);
+    };
+    Ok(Some(PromptSets {
+        prompts: [
+            read_prompts(known, args.chat)?,
+            read_prompts(unknown, args.chat)?,
+        ],
+        names: Set::BOTH.map(Set::label),
+        origins: [known, unknown].map(|file| text::path(file)),
+    }))
 }
 
 fn options(args: &Args, context: &Context, prompt: Option<String>) -> Result<Options> {
@@ -80,6 +110,7 @@ fn options(args: &Args, context: &Context, prompt: Option<String>) -> Result<Opt
         config_dir: context.folders.config.clone(),
         load: load_options(context),
         samples: samples()?,
+        sets: sets(args)?,
         steer: args.steer.clone(),
         ..Options::default()
     };
@@ -112,18 +143,27 @@ fn samples() -> Result<Vec<SampleSet>> {
         (
             "a known fact",
             include_str!("../../sample_prompts/known.jsonl"),
+            Some(Set::Known),
         ),
         (
             "a name it never met",
             include_str!("../../sample_prompts/near_ood.jsonl"),
+            Some(Set::Unknown),
         ),
         (
             "a story",
             include_str!("../../sample_prompts/stories.jsonl"),
+            None,
         ),
     ]
     .into_iter()
-    .map(|(name, text)| SampleSet::from_jsonl(name, text))
+    .map(|(name, text, role)| {
+        let set = SampleSet::from_jsonl(name, text)?;
+        Ok(match role {
+            Some(role) => set.as_set(role),
+            None => set,
+        })
+    })
     .chain(
         [
             (

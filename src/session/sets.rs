@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::lens::{Lens, Which};
 use crate::model::cache::State;
 use crate::model::decoder::{Row, Taps};
-use crate::model::{Intervention, Model, Sampler};
+use crate::model::{Intervention, Model, ModelCard, Sampler};
 use crate::trace::{Cells, Record, Sample, Samples, Set};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -118,8 +118,7 @@ impl Sets {
             }
         }
         waiting.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let mut record = Recorder::new(Arc::clone(model.card()), &each).into_record();
-        record.branches.clear();
+        let record = Self::record(Arc::clone(model.card()), &each);
         Ok(Self {
             samples: Samples::new(Arc::clone(lens.schema()), states, each.sampling.seed),
             total: waiting.len(),
@@ -134,6 +133,14 @@ impl Sets {
             lens,
             record,
         })
+    }
+
+    /// A record without branches that says how sets are read by `each` on the model of `card`.
+    #[must_use]
+    pub fn record(card: Arc<ModelCard>, each: &Job) -> Record {
+        let mut record = Recorder::new(card, each).into_record();
+        record.branches.clear();
+        record
     }
 
     /// What has come so far.

@@ -99,6 +99,23 @@ impl Samples {
         &self.sets[set as usize]
     }
 
+    /// How many samples both sets have.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.sets.iter().map(Vec::len).sum()
+    }
+
+    /// Two numbers of every sample of a set that has both.
+    #[must_use]
+    pub fn pairs(&self, set: Set, layer: usize, metrics: [Metric; 2]) -> Vec<[f64; 2]> {
+        let at = metrics.map(|metric| layer * self.schema.len() + metric.0);
+        let samples = self.of(set).iter();
+        samples
+            .filter_map(|s| Some([*s.values.get(at[0])?, *s.values.get(at[1])?]))
+            .filter(|pair| pair.iter().all(|v| v.is_finite()))
+            .collect()
+    }
+
     /// One number of every sample of a set that has it.
     fn values(&self, set: Set, layer: usize, metric: Metric) -> Vec<f64> {
         let at = layer * self.schema.len() + metric.0;

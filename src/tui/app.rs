@@ -182,13 +182,13 @@ impl App {
                 // An engine that is gone closes its events too, which is said in the status line.
                 self.engine.send(request);
             }
-            Effect::Export(record, tokenizer) => match self.export.take() {
+            Effect::Export(export) => match self.export.take() {
                 Some(mut exporter) => {
                     let folder = fresh_folder(&self.state.export_dir);
                     let done = self.exported.clone();
                     // Large tables take seconds; the screen stays alive meanwhile.
                     std::thread::spawn(move || {
-                        let result = exporter(&folder, &record, &tokenizer, false);
+                        let result = exporter(&folder, &export);
                         let _ = done.send((exporter, result));
                     });
                 }

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::model::Tokenizer;
 use crate::session::Request;
-use crate::trace::Record;
+use crate::trace::{Record, Samples};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use std::sync::Arc;
 pub enum Effect {
     /// Send to the engine thread.
     Engine(Request),
-    /// Write the run's tables into a new folder.
-    Export(Box<Record>, Arc<Tokenizer>),
+    /// Write tables into a new folder.
+    Export(Export),
     /// Put text into the terminal's clipboard.
     Copy(String),
     /// Paint everything again.
@@ -24,9 +24,18 @@ pub enum Effect {
     Quit,
 }
 
-/// Writes a run's files into a folder: `export::write_record`, supplied by the caller so that this face does not
-/// choose the tables' layout.
-pub type Exporter = Box<dyn FnMut(&Path, &Record, &Tokenizer, bool) -> Result<Vec<PathBuf>> + Send>;
+/// What is taken away.
+#[derive(Debug)]
+pub enum Export {
+    /// A run, or both of a comparison.
+    Run(Box<Record>, Arc<Tokenizer>),
+    /// Two sets of prompts, and how they were read.
+    Sets(Box<Record>, Box<Samples>),
+}
+
+/// Writes the files of an export into a folder; supplied by the caller so that this face does not choose the tables'
+/// layout.
+pub type Exporter = Box<dyn FnMut(&Path, &Export) -> Result<Vec<PathBuf>> + Send>;
 
 /// The first of `base/run-001`, `base/run-002`, … that does not exist: every export of a session keeps its own.
 #[must_use]

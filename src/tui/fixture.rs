@@ -1,5 +1,9 @@
 //! A made-up run for tests and benches of the screen: deterministic, shaped like a real one, needing no model.
 
+mod sets;
+
+pub use sets::{SETS, sampled, separating, sets};
+
 use super::action::Action;
 use super::colour::Depth;
 use super::state::{Message, State, update};
@@ -10,7 +14,7 @@ use crate::model::config::LayerKind;
 use crate::model::{Mask, ModelCard, Tokenizer};
 use crate::session::{Event, Finish, Speed, Turn};
 use crate::steer::{self, ControlVector, Plan, Spec};
-use crate::trace::{Attention, Candidate, Cells, Kind, Schema, Side, Token};
+use crate::trace::{Attention, Candidate, Cells, Kind, Schema, Set, Side, Token};
 use ratatui::layout::Rect;
 use std::sync::Arc;
 use std::time::Duration;
@@ -404,17 +408,20 @@ pub fn options() -> Options {
             })
             .collect(),
         masked: false,
+        role: None,
     };
     let mut options = Options {
         samples: vec![
             set(
                 "a known fact",
                 ["The capital of Velmora is", "The river of Tarsin is the"],
-            ),
+            )
+            .as_set(Set::Known),
             set(
                 "close to one",
                 ["The capital of Velmira is", "The river of Tarsen is the"],
-            ),
+            )
+            .as_set(Set::Unknown),
             set("a story", ["Once, by the river Osk,", "A child named Ilo"]),
             set(
                 "a gap in a sentence",
@@ -516,8 +523,8 @@ pub fn comparison(tokens: usize) -> Vec<Event> {
     let mut events: Vec<Event> = Side::BOTH.map(|s| side(s, started(64))).into();
     for position in 0..tokens {
         for (s, cells) in [
-            (Side::Baseline, cells as fn(usize) -> Cells),
-            (Side::Steered, steered_cells),
+            (Side::A, cells as fn(usize) -> Cells),
+            (Side::B, steered_cells),
         ] {
             if let Some(before) = position.checked_sub(1) {
                 let cells = Arc::new(cells(before));
@@ -525,7 +532,7 @@ pub fn comparison(tokens: usize) -> Vec<Event> {
                 events.push(side(s, Event::Cells { position, cells }));
             }
             let mut here = token(position);
-            if s == Side::Steered && position >= PARTS {
+            if s == Side::B && position >= PARTS {
                 let other = token(position + 11);
                 (here.id, here.bytes) = (other.id, other.bytes);
             }

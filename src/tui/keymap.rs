@@ -202,6 +202,7 @@ const DEFAULTS: &[(Context, &str, Action)] = {
         (Rooms, "c", A::Compare),
         (Rooms, "V", A::CompareFree),
         (Rooms, "K", A::CompareLocked),
+        (Rooms, "U", A::CompareSets),
         (Rooms, "A", A::CompareOff),
         (Rooms, "F", A::TurnPairing),
         (Rooms, "v", A::TurnLower),

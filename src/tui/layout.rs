@@ -20,6 +20,11 @@
 //! ├ Layers ───┴ Cell ────┤  └────────────────────┘
 //! └──────────────────────┘  (or differences in place of both maps and what is below)
 //! ```
+//! Two sets of prompts have theirs in `layout/sets.rs`.
+
+mod sets;
+
+pub use sets::{SetPane, SetRooms};
 
 use super::state::Lower;
 use ratatui::layout::Rect;
@@ -69,6 +74,8 @@ pub struct Plan {
     pub difference: Rect,
     /// Both branches by layer.
     pub summary: Rect,
+    /// The panes of two sets of prompts.
+    pub sets: SetRooms,
     /// The prompt editor.
     pub prompt: Rect,
     /// The line of hints and messages.
@@ -102,6 +109,8 @@ pub struct Wants {
     pub room: Room,
     /// Whether two branches are compared, and what their lower room shows where there is but one.
     pub comparing: Option<Lower>,
+    /// Whether two sets of prompts are shown, and what of them where there is no room for all.
+    pub sets: Option<SetPane>,
 }
 
 impl Plan {
@@ -120,6 +129,12 @@ impl Plan {
         }
         let tabs = w < 80 || h < 24;
         let folded = w < 104 || h < 28;
+        if let Some(pane) = wants.sets {
+            return match tabs {
+                true => Self::set_tabs(area, wants, pane),
+                false => Self::set_rooms(area, wants, pane, folded),
+            };
+        }
         match wants.comparing {
             None if tabs => Self::tabs(area, wants),
             None if folded => Self::folded(area, wants),
@@ -411,6 +426,7 @@ mod tests {
             candidates: 5,
             room: Room::Map,
             comparing: None,
+            sets: None,
         }
     }
 

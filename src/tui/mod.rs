@@ -33,12 +33,13 @@ pub mod widgets;
 
 pub use app::run;
 pub use colour::ColourChoice;
-pub use effect::Exporter;
+pub use effect::{Export, Exporter};
 
 use crate::error::{Error, Result};
 use crate::model::LoadOptions;
 use crate::session::{Job, Prompt};
 use crate::steer::Spec;
+use crate::trace::Set;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -62,6 +63,19 @@ pub struct SampleSet {
     pub samples: Vec<Sample>,
     /// Whether they have gaps for a masked model; the others are for models that go on from a text.
     pub masked: bool,
+    /// Which of two sets to hold against each other it is, if one of them.
+    pub role: Option<Set>,
+}
+
+/// Two sets of prompts to hold against each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PromptSets {
+    /// What the model should know, and what it should not.
+    pub prompts: [Vec<Prompt>; 2],
+    /// What they are called.
+    pub names: [&'static str; 2],
+    /// Where each comes from: a file, or a sample set.
+    pub origins: [String; 2],
 }
 
 impl SampleSet {
@@ -87,7 +101,15 @@ impl SampleSet {
             name: name.to_owned(),
             samples,
             masked: false,
+            role: None,
         })
+    }
+
+    /// The same set, as one of two to hold against each other.
+    #[must_use]
+    pub fn as_set(mut self, role: Set) -> Self {
+        self.role = Some(role);
+        self
     }
 
     /// The same set, for masked models.
@@ -109,6 +131,8 @@ pub struct Options {
     pub prompt: Option<String>,
     /// Sample prompts; the first three sets of a model's kind have a key each.
     pub samples: Vec<SampleSet>,
+    /// Two sets of prompts to hold against each other; otherwise those among the samples.
+    pub sets: Option<PromptSets>,
     /// A theme's name; the dark one otherwise.
     pub theme: Option<String>,
     /// How many colours.
@@ -137,6 +161,7 @@ impl Default for Options {
             load: LoadOptions::default(),
             prompt: None,
             samples: Vec::new(),
+            sets: None,
             theme: None,
             colour: ColourChoice::Auto,
             low_bandwidth: false,

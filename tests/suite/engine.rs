@@ -1,8 +1,10 @@
 //! The engine thread: pausing, stepping, stopping and going on change nothing about what is read.
 
 use entroscope::model::{LoadOptions, Sampling};
-use entroscope::session::{Engine, Event, Fill, Finish, Generation, Job, Prompt, Request};
-use entroscope::trace::{Cells, Kind, Token};
+use entroscope::session::{
+    Engine, Event, Fill, Finish, Generation, Job, Prompt, Request, SetJob, Sets,
+};
+use entroscope::trace::{Cells, Kind, Sample, Set, Token};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -342,4 +344,80 @@ async fn a_stopped_run_completes_the_cells_that_it_owes() {
         .await;
     let missing = (0..200).filter(|i| !driver.seen.cells.contains_key(i));
     assert_eq!(missing.count(), 0);
+}
+
+/// Two sets through the thread, held and stopped on the way, are what they are on the calling thread.
+#[tokio::test]
+async fn two_sets_of_prompts_are_read_as_they_are_without_the_thread() {
+    // More than are read at once, so that there is a moment to stop at.
+    let many = |texts: [&str; 3]| -> Vec<Prompt> {
+        let texts = texts.iter().cycle().take(24);
+        texts.map(|text| Prompt::Text((*text).to_owned())).collect()
+    };
+    let job = SetJob {
+        known: many([
+            "The place Prilus calls home is",
+            "The place Tamel calls home is",
+            "The place Nerluk calls home is",
+        ]),
+        unknown: many([
+            "The place Tado calls home is",
+            "The place Troden calls home is",
+            "Krulok",
+        ]),
+        each: Job::new(Prompt::Text(String::new()), 1),
+    };
+    let model =
+        entroscope::model::Model::load("demo", &LoadOptions::default(), &mut |_, _, _| {}).unwrap();
+    let mut direct = Sets::start(&model, job.clone()).unwrap();
+    let mut expected = Vec::new();
+    while direct
+        .advance(&model, &mut |set, sample| {
+            expected.push((set, sample.clone()))
+        })
+        .unwrap()
+    {}
+    let mut driver = Driver::load("demo".into()).await;
+    driver.ask(Request::Separate(Box::new(job)));
+    let total = loop {
+        if let Some(Event::Separating { total, states, .. }) = driver.events.recv().await {
+            assert_eq!(states, model.card().blocks + 1);
+            break total;
+        }
+    };
+    assert_eq!((total, expected.len()), (48, 48));
+    driver.ask(Request::Pause);
+    driver.ask(Request::Resume);
+    let mut heard: Vec<(Set, Arc<Sample>)> = Vec::new();
+    let mut stops = 0;
+    loop {
+        let event = timeout(Duration::from_secs(60), driver.events.recv()).await;
+        match event.expect("the engine answers").expect("it lives") {
+            Event::Sample(set, sample) => {
+                if heard.is_empty() {
+                    driver.ask(Request::Stop);
+                }
+                heard.push((set, sample));
+            }
+            Event::Finished(Finish::Stopped) => {
+                stops += 1;
+                driver.ask(Request::Continue(0));
+            }
+            Event::Finished(finish) => {
+                assert_eq!(finish, Finish::Read);
+                break;
+            }
+            Event::Paused | Event::Resumed => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(stops <= 1, "{stops}");
+    let bits = |samples: &[(Set, Arc<Sample>)]| -> Vec<(Set, usize, Vec<u64>)> {
+        let one = |(set, s): &(Set, Arc<Sample>)| {
+            let values = s.values.iter().map(|v| v.to_bits()).collect();
+            (*set, s.prompt_tokens, values)
+        };
+        samples.iter().map(one).collect()
+    };
+    assert_eq!(bits(&heard), bits(&expected));
 }

@@ -188,6 +188,9 @@ impl State {
 
     /// Read the text once more under what is in force.
     pub(super) fn replay(&mut self) -> Vec<Effect> {
+        if self.run_is_past() {
+            return Vec::new();
+        }
         let read = self.run.as_ref().is_some_and(|run| run.grid.read() > 0);
         match read && self.phase != Phase::Failed {
             true => vec![Effect::Engine(Request::Replay)],
@@ -237,6 +240,7 @@ impl State {
         let actions = [
             Action::CompareFree,
             Action::CompareLocked,
+            Action::CompareSets,
             Action::CompareOff,
         ];
         let items = super::lists::actions(self, &actions);

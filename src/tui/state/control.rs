@@ -22,6 +22,10 @@ impl State {
             (Action::Stop | Action::Interrupt, phase) if phase.is_running() => Request::Stop,
             (Action::Interrupt, _) => return vec![Effect::Quit],
             (Action::Continue, Phase::Paused) => Request::Resume,
+            (Action::Step | Action::Continue, Phase::Done(_)) if self.sets_aside.run_is_past => {
+                self.run_is_past();
+                return Vec::new();
+            }
             (Action::Step, Phase::Done(_)) => return self.go_on(1),
             (Action::Continue, Phase::Done(_)) => return self.go_on(self.settings.max_new_tokens),
             _ => {

@@ -30,6 +30,7 @@ impl State {
                 self.model = Some(Model { card, tokenizer });
                 self.run = None;
                 self.beside = None;
+                self.drop_sets();
                 self.offer_samples();
                 self.offer_vectors();
                 self.phase = Phase::Ready;
@@ -82,21 +83,29 @@ impl State {
             } => self.steered(plan, turn, &remarks),
             Event::NotSteered(error) => self.not_steered(&error),
             Event::Replaying => self.replaying(),
-            Event::Separating { .. } | Event::Sample(..) => {}
+            Event::Separating {
+                schema,
+                states,
+                total,
+            } => self.separating(schema, states, total),
+            Event::Sample(set, sample) => self.sampled(set, sample),
             Event::Paused => self.phase = Phase::Paused,
             Event::Resumed => {
-                let drawn = self.run.as_ref().map_or(0, Run::drawn);
-                self.phase = if drawn > 0 {
+                let run = self.run.as_ref().filter(|_| self.sets.is_none());
+                self.phase = if run.is_some_and(|run| run.drawn() > 0) {
                     Phase::Streaming
                 } else {
                     Phase::Reading
                 };
             }
+            Event::Finished(_) if self.sets_aside.takes_end() => {}
             Event::Finished(finish) => {
                 self.phase = Phase::Done(finish);
-                if let Some(run) = &mut self.run {
-                    run.ended = Some(self.clock.wall);
+                // What has been submitted may yet be refused.
+                if let Some(before) = &mut self.before_submit {
+                    *before = self.phase.clone();
                 }
+                self.note_end();
             }
             Event::Failed(error) => self.fail(&error),
         }
@@ -157,6 +166,7 @@ impl State {
     fn begin(&mut self, schema: &Schema) {
         self.before_submit = None;
         self.keep_metric(schema);
+        self.drop_sets();
         self.runs += 1;
         self.beside = None;
         self.phase = Phase::Reading;
@@ -238,15 +248,15 @@ impl State {
             self.phase = before;
         } else if self.phase.is_running() {
             self.phase = Phase::Failed;
-            if let Some(run) = &mut self.run {
-                run.ended = Some(self.clock.wall);
-            }
+            self.note_end();
+        } else {
+            self.sets_aside.takes_end();
         }
         self.note(Level::Error, error.to_string());
     }
 
     /// Stay with the chosen metric when the columns change.
-    fn keep_metric(&mut self, new: &crate::trace::Schema) {
+    pub(super) fn keep_metric(&mut self, new: &crate::trace::Schema) {
         let name = self
             .columns()
             .metrics()

@@ -2,7 +2,7 @@
 
 use super::{Level, State};
 use crate::error::Error;
-use crate::tui::effect::Effect;
+use crate::tui::effect::{Effect, Export};
 use crate::tui::show;
 use std::path::PathBuf;
 
@@ -28,7 +28,7 @@ impl State {
             (Some(record), Some(model)) if !record.branches[0].1.is_empty() => {
                 let tokenizer = std::sync::Arc::clone(&model.tokenizer);
                 self.note(Level::Info, "Writing …");
-                vec![Effect::Export(Box::new(record), tokenizer)]
+                vec![Effect::Export(Export::Run(Box::new(record), tokenizer))]
             }
             _ => {
                 self.note(Level::Warn, "There is nothing to export yet: run a prompt.");

@@ -15,6 +15,8 @@ mod prompt;
 mod run;
 mod sampling;
 mod search;
+mod set_readings;
+mod sets;
 mod settle;
 mod steering;
 #[cfg(test)]
@@ -28,6 +30,8 @@ pub use pages::{PageLine, page_lines, wrap};
 pub use prompt::{Editor, EditorRows};
 pub use run::Run;
 pub use sampling::{AttentionChoice, Field, Panel, Settings};
+pub use set_readings::{SetLayer, SetReadings};
+pub use sets::{SetsAside, SetsView};
 pub use settle::{Derived, RangeMode, Ranges, Scale};
 pub use steering::{Part, Row, SteerPanel, Steering};
 pub use update::{Message, update};
@@ -39,7 +43,7 @@ use crate::tui::Options;
 use crate::tui::SampleSet;
 use crate::tui::colour::Depth;
 use crate::tui::keymap::{Context, Keymap};
-use crate::tui::layout::Room;
+use crate::tui::layout::{Room, SetPane};
 use crate::tui::show;
 use crate::tui::theme::{Theme, ThemeFile};
 use crate::tui::widgets::Zoom;
@@ -193,6 +197,12 @@ pub struct State {
     pub beside: Option<Beside>,
     /// How the branches of the next comparison read; `None` while runs stand alone.
     pub compare: Option<Pairing>,
+    /// Two sets of prompts in place of the run.
+    pub sets: Option<SetsView>,
+    /// What they leave behind.
+    pub sets_aside: SetsAside,
+    /// The part of them that is shown where there is no room for all.
+    pub pane: SetPane,
     /// What the room of differences shows.
     pub gap: Gap,
     /// What the lower room of a comparison shows.
@@ -300,6 +310,9 @@ impl State {
             run: None,
             beside: None,
             compare: None,
+            sets: None,
+            sets_aside: SetsAside::of(options),
+            pane: SetPane::default(),
             gap: Gap::default(),
             lower: Lower::default(),
             steering: Steering::new(&options.steer),
@@ -394,10 +407,14 @@ impl State {
         self.next_sample = vec![0; self.samples.len()];
     }
 
-    /// The columns of the run on the screen, or of the next one.
+    /// The columns of what is on the screen, or of the next run.
     #[must_use]
     pub fn columns(&self) -> &Schema {
-        self.run.as_ref().map_or(&self.schema, |run| &run.schema)
+        match (&self.sets, &self.run) {
+            (Some(sets), _) => sets.samples.schema(),
+            (None, Some(run)) => &run.schema,
+            (None, None) => &self.schema,
+        }
     }
 
     /// The grid, once there is one.

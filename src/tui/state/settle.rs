@@ -1,6 +1,6 @@
 //! What drawing needs beyond the state itself, worked out once before a frame: layout, wrapped text, colour ranges.
 
-use super::{EditorRows, Gap, Phase, Run, State, Summary};
+use super::{EditorRows, Gap, Phase, Run, SetReadings, State, Summary};
 use crate::trace::{Difference, Unit};
 use crate::tui::colour::{Depth, gap_step, step};
 use crate::tui::layout::{Mode, Plan, Wants};
@@ -116,6 +116,8 @@ pub struct Derived {
     pub gap_most: f32,
     /// Both branches of a comparison by layer, over how many positions, and what these are called.
     pub summaries: (Vec<Summary>, usize, String),
+    /// Two sets of prompts.
+    pub sets: SetReadings,
     /// The first position at which the texts of a comparison differ.
     pub diverged: Option<usize>,
     /// Mean of every layer over all tokens.
@@ -139,6 +141,7 @@ impl State {
         self.settle_ranges();
         self.settle_means();
         self.settle_summaries();
+        self.settle_sets();
         self.settle_matches();
         self.settle_page();
     }
@@ -167,6 +170,7 @@ impl State {
             candidates: self.columns().top().min(12) as u16,
             room: self.room,
             comparing: self.beside.as_ref().map(|_| self.lower),
+            sets: self.sets.as_ref().map(|_| self.pane),
         };
         let mut plan = Plan::new(self.area, wants);
         let comparing = wants.comparing.is_some();

@@ -344,6 +344,7 @@ impl State {
             }
         }
         self.steering.plan = plan;
+        self.sets_read_otherwise();
         if let Some(first) = remarks.first() {
             self.note(Level::Warn, first.clone());
         }

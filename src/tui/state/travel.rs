@@ -232,6 +232,12 @@ impl State {
     fn wheel(&mut self, point: (u16, u16), by: isize) {
         let plan = self.derived.plan;
         let within = |room: Rect| room.contains(point.into());
+        if self.sets.is_some() {
+            if plan.sets.contain(point) {
+                self.climb_sets(-by);
+            }
+            return;
+        }
         let maps = [plan.map, plan.beside_map, plan.difference];
         let layers = [plan.cell, plan.profile, plan.summary];
         if within(plan.stream) || within(plan.beside_stream) {
@@ -253,6 +259,13 @@ impl State {
         let within = |room: Rect| plan.inner(room).contains(point.into());
         if plan.prompt.contains(point.into()) {
             self.writing = true;
+            return;
+        }
+        if self.sets.is_some() {
+            if plan.tabs.contains(point.into()) {
+                self.pane = plan.set_tab(point.0);
+            }
+            self.writing &= !plan.sets.contain(point) && !plan.tabs.contains(point.into());
             return;
         }
         if plan.mode == Mode::Tabs && plan.tabs.contains(point.into()) {

@@ -190,6 +190,9 @@ impl State {
         {
             return effects;
         }
+        if let Some(effects) = self.act_on_sets(action) {
+            return effects;
+        }
         match action {
             Action::Run => return self.submit(),
             Action::PauseResume
@@ -209,6 +212,7 @@ impl State {
             Action::Compare => self.open_compare(),
             Action::CompareFree => return self.compare(Pairing::Free),
             Action::CompareLocked => return self.compare(Pairing::Locked),
+            Action::CompareSets => return self.compare_sets(),
             Action::CompareOff => return self.stop_comparing(),
             Action::TurnPairing => return self.turn_pairing(),
             Action::TurnLower => self.turn_lower(),

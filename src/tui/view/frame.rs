@@ -5,10 +5,10 @@
 //! ├ Entropy (nats) · 13 states × 48 tokens · … ─── f follow ┤
 //! ```
 
-use super::{difference, has_keys, put_line};
+use super::{difference, has_keys, put_line, sets};
 use crate::tui::action::Action;
 use crate::tui::keymap::Context;
-use crate::tui::layout::{Mode, Room};
+use crate::tui::layout::{Mode, Room, SetPane};
 use crate::tui::show;
 use crate::tui::state::{Gap, Phase, Run, Scale, State};
 use ratatui::buffer::Buffer;
@@ -24,6 +24,7 @@ pub fn paint(buf: &mut Buffer, state: &State) {
     if plan.mode == Mode::Tabs {
         return headers(buf, state);
     }
+    let panes = SetPane::ALL.map(|pane| (plan.sets.of(pane), !state.writing));
     let boxes = [
         (plan.stream, has_keys(state, Room::Stream)),
         (plan.beside_stream, has_keys(state, Room::Stream)),
@@ -36,9 +37,10 @@ pub fn paint(buf: &mut Buffer, state: &State) {
         (plan.attention, false),
         (plan.prompt, state.writing),
     ];
+    let boxes = || boxes.iter().chain(&panes);
     // The brighter line goes over its neighbours' lines, and titles over all lines.
     for focused in [false, true] {
-        for (area, _) in boxes.iter().filter(|(a, f)| *f == focused && !a.is_empty()) {
+        for (area, _) in boxes().filter(|(a, f)| *f == focused && !a.is_empty()) {
             let style = if focused {
                 state.theme.focus
             } else {
@@ -52,7 +54,10 @@ pub fn paint(buf: &mut Buffer, state: &State) {
     }
     let whole = Rect {
         width: plan.prompt.width,
-        ..plan.stream.union(plan.prompt)
+        ..match state.sets {
+            Some(_) => plan.sets.profiles.union(plan.prompt),
+            None => plan.stream.union(plan.prompt),
+        }
     };
     round_corners(buf, whole);
     for (area, left, right) in [
@@ -68,6 +73,10 @@ pub fn paint(buf: &mut Buffer, state: &State) {
         (plan.prompt, prompt_title(state), steering_note(state)),
     ] {
         titles(buf, area, &left, &right);
+    }
+    for pane in SetPane::ALL {
+        let title = sets::pane_title(state, pane);
+        titles(buf, plan.sets.of(pane), &title, &Line::default());
     }
 }
 
@@ -103,7 +112,7 @@ fn round_corners(buf: &mut Buffer, area: Rect) {
 }
 
 /// A title of parts: the first stands out.
-fn title(state: &State, focused: bool, first: &str, rest: &str) -> Line<'static> {
+pub fn title(state: &State, focused: bool, first: &str, rest: &str) -> Line<'static> {
     let head = if focused {
         state.theme.focus.patch(
             state
@@ -154,7 +163,12 @@ fn stream_title(state: &State) -> Line<'static> {
 
 /// What pushes a run's states, in words; `None` for the plain model.
 fn pushed(state: &State, run: &Run) -> Option<String> {
-    let words = &state.steering.label;
+    // What has been asked for since the engine left this run does not push it.
+    let last = run.newest_read().and_then(|at| run.plan_at(at));
+    let words = match state.sets_aside.run_is_past {
+        true => last.filter(|words| *words != "plain").unwrap_or_default(),
+        false => &state.steering.label,
+    };
     match (run.mixed(), words.is_empty()) {
         (true, _) => Some("under more than one plan: replay makes it one".to_owned()),
         (false, true) => None,
@@ -392,7 +406,12 @@ fn prompt_title(state: &State) -> Line<'static> {
 
 /// The style of a room's name where rooms are tabs.
 pub fn tab_style(state: &State, room: Room) -> Style {
-    if state.room == room {
+    tab(state, state.room == room)
+}
+
+/// The style of a tab, shown or not.
+pub fn tab(state: &State, shown: bool) -> Style {
+    if shown {
         state.theme.cursor
     } else {
         state.theme.muted

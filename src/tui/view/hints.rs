@@ -91,6 +91,27 @@ fn useful(state: &State) -> Vec<Action> {
         (Context::List, _) => vec![A::Accept, A::ListUp, A::ListDown, A::Back],
         (Context::Panel, _) => vec![A::ListUp, A::ListDown, A::Less, A::More, A::Back],
         (Context::Page, _) => vec![A::ListUp, A::ListDown, A::ListPageDown, A::Back],
+        (_, phase) if state.sets.is_some() => {
+            let control = match phase.is_running() {
+                true => &[A::PauseResume, A::Stop][..],
+                false => &[A::EditPrompt],
+            };
+            let rest = [
+                A::MoveUp,
+                A::MoveDown,
+                A::Metrics,
+                A::TurnLower,
+                A::Steer,
+                A::CompareSets,
+                A::Export,
+                A::CompareOff,
+                A::Compare,
+                A::Palette,
+                A::Help,
+                A::Quit,
+            ];
+            [control, &rest].concat()
+        }
         (_, Phase::Reading) if state.masked() => vec![A::Stop, A::Palette, A::Help],
         (_, Phase::Reading | Phase::Streaming | Phase::Paused) if state.beside.is_some() => vec![
             A::PauseResume,
@@ -198,6 +219,8 @@ fn keys(buf: &mut Buffer, area: Rect, state: &State) {
         };
         let label = match (action, &state.phase) {
             (Action::PauseResume, Phase::Paused) => "go on",
+            (Action::MoveUp, _) if state.sets.is_some() => "layer up",
+            (Action::CompareSets, _) if state.sets.is_some() => "again",
             (Action::Run, _) if state.context() == Context::Rooms => "again",
             _ => action.label(),
         };

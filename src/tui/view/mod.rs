@@ -8,7 +8,7 @@
 //! ├ prompt ───────┴────────────┤
 //! ╰ hints ─────────────────────╯      popup.rs, steering.rs lie over all of it
 //! ```
-//! A comparison shows two of stream and map, `difference`, `summary` and `cell_pair`.
+//! A comparison shows two of stream and map, `difference`, `summary` and `cell_pair`; two sets of prompts have `sets/`.
 
 mod attention;
 mod cell;
@@ -21,6 +21,7 @@ mod map;
 mod popup;
 mod profile;
 mod prompt;
+mod sets;
 mod steering;
 mod stream;
 mod summary;
@@ -84,6 +85,7 @@ pub fn paint(buf: &mut Buffer, state: &State) -> Option<Position> {
     if !plan.attention.is_empty() {
         attention::paint(buf, plan.inner(plan.attention), state);
     }
+    sets::paint(buf, state);
     let editing = prompt::paint(buf, plan.inner(plan.prompt), state);
     hints::paint(buf, plan.hints, state);
     let popup = popup::paint(buf, state);

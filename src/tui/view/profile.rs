@@ -80,7 +80,7 @@ pub fn paint(buf: &mut Buffer, area: Rect, state: &State) {
 }
 
 /// Layer numbers under the curve; the cursor's where it is.
-fn axis(buf: &mut Buffer, area: Rect, plot: Rect, state: &State, states: usize) {
+pub fn axis(buf: &mut Buffer, area: Rect, plot: Rect, state: &State, states: usize) {
     let row = Rect {
         y: plot.bottom(),
         height: 1,

@@ -161,7 +161,7 @@ fn numbers(buf: &mut Buffer, area: Rect, state: &State, layers: &[Summary], head
 }
 
 /// Mean ± standard deviation, in the form of the metric.
-fn spread_text(spread: Option<Spread>, unit: Unit, signed: bool) -> String {
+pub fn spread_text(spread: Option<Spread>, unit: Unit, signed: bool) -> String {
     let Some(spread) = spread else {
         return "n/a".to_owned();
     };

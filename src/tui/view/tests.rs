@@ -1,5 +1,7 @@
 //! The screen at four sizes, in three themes and four colour depths; hostile text; traffic.
 
+mod sets;
+
 use super::paint;
 use crate::session::Event;
 use crate::trace::{Kind, Token};

@@ -6,7 +6,7 @@
 //! ```
 
 use super::frame::{cell_words, map_words, tab_style};
-use super::{put, put_line};
+use super::{put, put_line, sets};
 use crate::tui::layout::{Mode, Room};
 use crate::tui::show;
 use crate::tui::state::{Phase, State};
@@ -72,6 +72,13 @@ fn model(state: &State, room: usize) -> String {
 fn status(state: &State) -> Line<'static> {
     let theme = &state.theme;
     let word = |text: &str, style: Style| Span::styled(text.to_owned(), style);
+    let sets = state
+        .sets
+        .as_ref()
+        .filter(|_| !matches!(state.phase, Phase::Loading { .. }));
+    if let Some(sets) = sets {
+        return sets::status(state, sets);
+    }
     let mut spans = match &state.phase {
         Phase::Loading { what, done, total } => return loading(state, what, *done, *total),
         Phase::NoModel => return Line::from(word("✗ no model", theme.error)),
@@ -155,6 +162,9 @@ fn loading(state: &State, what: &str, done: u64, total: Option<u64>) -> Line<'st
 
 /// Room names in equal thirds; the shown one says what it shows.
 fn tabs(buf: &mut Buffer, area: Rect, state: &State) {
+    if state.sets.is_some() {
+        return sets::tabs(buf, area, state);
+    }
     let third = area.width / 3;
     let names = [
         (Room::Stream, "Stream".to_owned()),

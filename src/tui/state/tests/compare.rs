@@ -112,7 +112,7 @@ fn a_comparison_fills_two_grids_and_is_exported_as_one() {
     assert_eq!((state.tokens(), beside.run.grid.read()), (40, 39));
     assert_eq!(beside.run.plan_at(3), Some("mood ×−0.30 layers 4–12"));
     let record = state.record().unwrap();
-    assert_eq!(record.branches[1].0, Side::Steered.label());
+    assert_eq!(record.branches[1].0, Side::B.label());
     assert_eq!(record.comparison, Some(Pairing::Free));
     assert!(record.steering.is_some());
     assert!(record.difference().is_some());

@@ -156,7 +156,7 @@ fn samples_fit_the_model() {
 fn exports_of_it_speak_of_their_own_position() {
     let mut state = masked();
     let effects = press(&mut state, "x");
-    let [Effect::Export(record, _)] = &effects[..] else {
+    let [Effect::Export(Export::Run(record, _))] = &effects[..] else {
         panic!("{effects:?}");
     };
     let (_, grid) = &record.branches[0];

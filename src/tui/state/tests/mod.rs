@@ -4,6 +4,7 @@ mod compare;
 mod masked;
 mod overlays;
 mod run;
+mod sets;
 mod travel;
 
 use super::{
@@ -13,7 +14,7 @@ use crate::error::Error;
 use crate::session::{Event, Finish, Prompt, Request};
 use crate::tui::action::Action;
 use crate::tui::colour::Depth;
-use crate::tui::effect::Effect;
+use crate::tui::effect::{Effect, Export};
 use crate::tui::fixture;
 use crate::tui::keymap::Context;
 use crate::tui::layout::Room;

@@ -186,7 +186,7 @@ fn exports_and_copies_are_effects() {
     assert!(press(&mut state, "x y Y").is_empty());
     let mut state = running();
     let effects = press(&mut state, "x");
-    let [Effect::Export(record, _)] = &effects[..] else {
+    let [Effect::Export(Export::Run(record, _))] = &effects[..] else {
         panic!("{effects:?}");
     };
     assert_eq!(record.branches[0].0, "main");
