@@ -9,6 +9,7 @@ pub mod atomic;
 mod compare;
 mod csv;
 mod manifest;
+pub mod plot;
 
 pub use compare::{compare_csv, profiles_csv, separation_csv};
 pub use csv::{attention_csv, attention_layers_csv, cells_csv, number, tokens_csv};
