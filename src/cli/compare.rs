@@ -1,4 +1,7 @@
-//! `entroscope compare`: a steered run beside the plain one, or two sets of prompts.
+//! `entroscope compare`: a steered run beside the plain one, of one prompt or of many, or two sets of prompts.
+
+pub mod analysis;
+mod several;
 
 use super::args::{PromptArgs, ReadingArgs, read_prompts};
 use super::output::Output;
@@ -12,7 +15,8 @@ use crate::session::{self, Event, Finish, Job, Recorder, SetJob, Sets};
 use crate::steer::Spec;
 use crate::text;
 use crate::trace::{Difference, Grid, Metric, Pairing, Record, Samples, Separation, Set, Spread};
-use clap::Args as ClapArgs;
+use analysis::Analysis;
+use clap::{Args as ClapArgs, ValueEnum};
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::ops::ControlFlow;
@@ -24,8 +28,18 @@ const COMPARED: [&str; 2] = ["entropy", "surprisal"];
 /// Those of the tables of two sets.
 const SHOWN: [&str; 4] = ["entropy", "varentropy", "prob_margin", "surprisal"];
 
+/// How files are named and laid out.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// This program's: cells.csv, tokens.csv, compare.csv of one prompt.
+    Standard,
+    /// run_{timestamp}_{id}/{standard,control,comparative}/{data,plots,predictions}, of one prompt or many.
+    LlmEntropy,
+}
+
 /// Arguments of `compare`.
 #[derive(ClapArgs, Clone, Debug, Default)]
+#[command(mut_group("PromptArgs", |group| group.required(false)))]
 pub struct Args {
     /// Where the prompt comes from.
     #[command(flatten)]
@@ -38,7 +52,7 @@ pub struct Args {
         long,
         value_name = "S",
         help_heading = "Steering",
-        required_unless_present = "known"
+        required_unless_present_any = ["known", "config"]
     )]
     pub steer: Vec<Spec>,
     /// Let the steered model read the plain one's text, so that cells compare one to one
@@ -51,6 +65,9 @@ pub struct Args {
     /// Let each go on with its own text (the default)
     #[arg(long, help_heading = "Steering", conflicts_with = "known")]
     pub free: bool,
+    /// Make N prompts from the program's own templates instead, by --seed, and compare over them all
+    #[arg(long, value_name = "N", group = "PromptArgs")]
+    pub sentences: Option<usize>,
     /// Prompts the model should know: JSON lines with a prompt each, or one prompt a line
     #[arg(
         long,
@@ -75,9 +92,36 @@ pub struct Args {
     /// Write the tables and manifest.json into this folder
     #[arg(long, short, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// How --out is laid out; llm-entropy makes a new folder in it, and draws one token unless -n says otherwise
+    #[arg(long, value_name = "L", conflicts_with = "known")]
+    pub layout: Option<Layout>,
     /// Replace the tables of an earlier run in --out
     #[arg(long, requires = "out")]
     pub force: bool,
+    /// llm_entropy's configuration, where --config names one.
+    #[arg(skip)]
+    pub analysis: Option<Analysis>,
+}
+
+impl Args {
+    /// Whether it is about many prompts, or laid out as if.
+    fn is_several(&self) -> bool {
+        let asked = self.layout == Some(Layout::LlmEntropy);
+        self.known.is_none() && (asked || self.sentences.is_some() || self.analysis.is_some())
+    }
+
+    fn pairing(&self) -> Pairing {
+        match self.locked {
+            true => Pairing::Locked,
+            false => Pairing::Free,
+        }
+    }
+
+    /// Where files are written: a flag, or the configuration.
+    fn folder(&self) -> Option<&Path> {
+        let configured = self.analysis.as_ref().and_then(|a| a.out.as_deref());
+        self.out.as_deref().or(configured)
+    }
 }
 
 /// Do it.
@@ -86,6 +130,24 @@ pub struct Args {
 /// If a prompt, the model or the folder are not usable, reading fails, or the user interrupts it.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     // Everything that can be refused is refused before a model is loaded.
+    let several = args.is_several();
+    let prompted = args.prompt.is_given() || args.known.is_some();
+    if !prompted && args.sentences.is_none() && args.analysis.is_none() {
+        return Err(Error::Usage(
+            "a prompt is required: give TEXT, --prompt-file F, --prompt-ids or --sentences N, or two sets with --known and \
+             --unknown"
+                .into(),
+        ));
+    }
+    if args.steer.is_empty() && args.known.is_none() && args.analysis.is_none() {
+        return Err(Error::Usage(
+            "a comparison needs --steer: say how one of the two runs is pushed".into(),
+        ));
+    }
+    if several {
+        several::check(args)?;
+        return several::run(args, context);
+    }
     if let Some(dir) = &args.out {
         export::check_target(dir, args.force)?;
     }
@@ -97,7 +159,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
 
 /// Interrupted: say what that leaves.
 fn interrupted(args: &Args, context: &Context) -> Error {
-    if let Some(dir) = &args.out {
+    if let Some(dir) = args.folder() {
         let dir = text::path(dir);
         context.notes.say(&format!("nothing was written to {dir}"));
     }
@@ -114,10 +176,7 @@ fn steered(args: &Args, context: &Context) -> Result<()> {
     if !model.card().causal {
         job.max_new_tokens = 0;
     }
-    let pairing = match args.locked {
-        true => Pairing::Locked,
-        false => Pairing::Free,
-    };
+    let pairing = args.pairing();
     let mut recorder = Recorder::of_comparison(Arc::clone(model.card()), &job, pairing);
     let _heed = context.interrupt.heed();
     let finish = {

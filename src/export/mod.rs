@@ -3,11 +3,13 @@
 //! A run folder holds `cells.csv`, `tokens.csv`, `attention.csv` and `attention_layers.csv` (only where attention was
 //! recorded), `compare.csv` (only for a comparison) and `manifest.json`; one of two sets of prompts `profiles.csv`,
 //! `separation.csv` and `manifest.json`. The manifest says what the columns are and how they came about. Every file is written beside
-//! its place and renamed, the manifest last, so that a folder with a manifest is a whole one.
+//! its place and renamed, the manifest last, so that a folder with a manifest is a whole one. [`llm_entropy`] is the folder of
+//! another system, for a comparison over many prompts.
 
 pub mod atomic;
 mod compare;
 mod csv;
+pub mod llm_entropy;
 mod manifest;
 pub mod plot;
 
@@ -110,6 +112,15 @@ fn write_manifest(out: &mut dyn io::Write, manifest: &Manifest) -> io::Result<()
 /// If `dir` is not a folder, cannot be written, or holds something and `force` is not given.
 pub fn check_target(dir: &Path, force: bool) -> Result<()> {
     refuse_occupied(dir, force)?;
+    atomic::writable(dir)
+}
+
+/// The same for a layout that makes a new folder in `dir`, which may hold others.
+///
+/// # Errors
+/// If `dir` is not a folder or cannot be written.
+pub fn check_parent(dir: &Path) -> Result<()> {
+    atomic::occupied(dir)?;
     atomic::writable(dir)
 }
 

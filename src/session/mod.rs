@@ -6,6 +6,7 @@ mod engine;
 mod generation;
 mod protocol;
 mod recorder;
+pub mod sentences;
 mod sets;
 
 use crate::error::Result;

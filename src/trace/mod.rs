@@ -6,11 +6,13 @@
 
 mod difference;
 mod grid;
+mod paired;
 mod samples;
 mod schema;
 
 pub use difference::{Compared, Difference, Pairing, Side, Spread};
 pub use grid::{Aim, Attention, Candidate, Cells, Grid, Kind, Token};
+pub use paired::{Measure, Paired, PairedSample};
 pub use samples::{Sample, Samples, Separation, Set};
 pub use schema::{Group, Metric, MetricSpec, Schema, Unit};
 
