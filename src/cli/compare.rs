@@ -144,6 +144,12 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
             "a comparison needs --steer: say how one of the two runs is pushed".into(),
         ));
     }
+    if args.known.is_some() && args.analysis.is_some() {
+        return Err(Error::Usage(
+            "a configuration of llm_entropy says nothing of two sets: leave out --config, or --known and --unknown"
+                .into(),
+        ));
+    }
     if several {
         several::check(args)?;
         return several::run(args, context);

@@ -251,7 +251,10 @@ impl Reading<'_> {
             }
             // Their numbers are read, and checked, with the vector; here only that they are numbers.
             "analysis.control.layer_weights" | "analysis.control.token_weights" => {
-                given.and_then(|v| v.reals()).map(|_| ())
+                match yaml.is_array() {
+                    true => given.and_then(|v| v.reals()).map(|_| ()),
+                    false => Err("must be a list of numbers".into()),
+                }
             }
             "analysis.control.control_vectors" => self.vectors(yaml),
             "output_dir" => put(
