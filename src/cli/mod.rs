@@ -203,6 +203,11 @@ fn dispatch(cli: Cli) -> Result<u8> {
         analysis.lay_over(&mut settings);
         if common.model.is_some() {
             analysis.models.clear();
+        } else if analysis.models.is_empty() {
+            let (file, model) = (text::path(file), text::one_line(&settings.model));
+            loaded.warnings.push(format!(
+                "{file}: names no models, so {model} is read; llm_entropy takes gpt2 and bert-base-uncased then"
+            ));
         }
         args.analysis = Some(analysis);
         loaded.warnings.extend(warnings);

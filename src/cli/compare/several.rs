@@ -197,15 +197,18 @@ fn prompt_text(prompt: &Prompt, record: &Record) -> String {
 /// Layers downward, for people.
 fn describe(run: &ModelRun) -> String {
     let paired = &run.paired;
-    let where_read = match run.first.model.causal {
-        true => "last tokens",
-        false => "gaps",
+    let n = paired.samples().len();
+    let place = match run.first.model.causal {
+        true => "last token",
+        false => "gap",
+    };
+    let what = match n {
+        1 => format!("at the {place} of the prompt"),
+        _ => format!("mean over the {place}s of {n} prompts; difference ± standard deviation"),
     };
     let mut out = format!(
-        "{}: baseline → steered, mean over the {where_read} of {} prompts; difference ± standard deviation;\n\
-         layer 0 is the embedding\n\n",
-        run.first.model.name,
-        paired.samples().len()
+        "{}: baseline → steered, {what};\nlayer 0 is the embedding\n\n",
+        run.first.model.name
     );
     let measures: Vec<(&str, Measure)> = COMPARED
         .iter()
@@ -224,7 +227,11 @@ fn describe(run: &ModelRun) -> String {
                 (Some(a), Some(b)) => format!("{:.3} → {:.3}", a.mean, b.mean),
                 _ => "–".into(),
             });
-            row.push(apart.map_or("–".into(), |d| format!("{:+.3} ± {:.3}", d.mean, d.std)));
+            row.push(match apart {
+                Some(d) if n > 1 => format!("{:+.3} ± {:.3}", d.mean, d.std),
+                Some(d) => format!("{:+.3}", d.mean),
+                None => "–".into(),
+            });
         }
         rows.push(row);
     }

@@ -187,11 +187,16 @@ fn model(run: &ModelRun) -> &str {
     &run.first.model.name
 }
 
-fn place(run: &ModelRun) -> &'static str {
-    match Aim::of(run.first.model.causal) {
-        Aim::Next => "at the last token of each sentence",
-        Aim::Itself => "at the gap of each sentence",
-    }
+fn place(run: &ModelRun) -> String {
+    let place = match Aim::of(run.first.model.causal) {
+        Aim::Next => "last token",
+        Aim::Itself => "gap",
+    };
+    let of = match run.paired.samples().len() {
+        1 => "the",
+        _ => "each",
+    };
+    format!("at the {place} of {of} sentence")
 }
 
 /// How the first sentence's entropy changes, layer by token, as far as both read the same text.

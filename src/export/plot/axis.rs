@@ -1,17 +1,23 @@
 //! Axes: round numbers along a range, and how they are written.
 
-/// A range of values, its ends on ticks.
+/// Room beyond the outermost values, as a share of their range.
+const ROOM: f64 = 0.03;
+
+/// A range of values.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Axis {
-    /// The ticks from the lowest up; the first and the last are the ends.
+    /// Its ends.
+    pub ends: (f64, f64),
+    /// The ticks between them, from the lowest up.
     pub ticks: Vec<f64>,
     /// Digits after the point that tell the ticks apart.
     digits: usize,
 }
 
 impl Axis {
-    /// An axis of about `count` ticks at multiples of 1, 2 or 5 times a power of ten, which holds all finite `values`. Where
-    /// there are none it runs from 0 to 1; where all are equal, about them.
+    /// An axis of about `count` ticks at multiples of 1, 2 or 5 times a power of ten, which holds all finite `values` and a
+    /// little more, but nothing below 0 for their sake where none is. Where there are no values it runs from 0 to 1; where
+    /// all are equal, about them.
     #[must_use]
     pub fn holding(values: impl IntoIterator<Item = f64>, count: usize) -> Self {
         let finite = values.into_iter().filter(|v| v.is_finite());
@@ -27,34 +33,31 @@ impl Axis {
             let room = if about > 0.0 { about * 0.1 } else { 1.0 };
             (low, high) = (low - room, high + room);
         }
-        let step = round_step((high - low) / count.max(2) as f64);
-        let (first, last) = ((low / step).floor(), (high / step).ceil());
+        let room = ROOM * (high - low);
+        let floor = if low >= 0.0 { 0.0 } else { f64::MIN };
+        let ends = ((low - room).max(floor), high + room);
+        let step = round_step((ends.1 - ends.0) / count.max(2) as f64);
+        let (first, last) = ((ends.0 / step).ceil(), (ends.1 / step).floor());
         // Multiples, not sums, so that rounding does not add up.
-        let steps = ((last - first).round() as usize).clamp(1, 100);
+        let steps = (last - first).clamp(0.0, 100.0) as usize;
         Self {
+            ends,
             ticks: (0..=steps).map(|i| (first + i as f64) * step).collect(),
             digits: (-step.log10().floor()).clamp(0.0, 12.0) as usize,
         }
     }
 
-    /// Both ends.
-    #[must_use]
-    pub fn ends(&self) -> (f64, f64) {
-        let end = |tick: Option<&f64>| tick.copied().unwrap_or_default();
-        (end(self.ticks.first()), end(self.ticks.last()))
-    }
-
     /// Where a value lies between the ends, 0 to 1.
     #[must_use]
     pub fn share(&self, value: f64) -> f32 {
-        let (low, high) = self.ends();
+        let (low, high) = self.ends;
         ((value - low) / (high - low)) as f32
     }
 
     /// A tick in words; a true minus sign, powers of ten for what is very large or small.
     #[must_use]
     pub fn label(&self, tick: f64) -> String {
-        let (low, high) = self.ends();
+        let (low, high) = self.ends;
         let about = low.abs().max(high.abs());
         let text = if tick == 0.0 {
             "0".to_owned()

@@ -49,23 +49,28 @@ fn map() -> Heat {
 }
 
 #[test]
-fn ticks_are_round_and_hold_the_values() {
-    let axis = Axis::holding([0.13, 2.9], 6);
-    assert_eq!(axis.ticks, [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0]);
+fn ticks_are_round_and_lie_on_an_axis_that_holds_the_values() {
+    // A range of 2.5 and 3 % of it on both sides.
+    let axis = Axis::holding([0.5, 3.0], 6);
+    assert!((axis.ends.0 - 0.425).abs() < 1e-12 && (axis.ends.1 - 3.075).abs() < 1e-12);
+    assert_eq!(axis.ticks, [0.5, 1.0, 1.5, 2.0, 2.5, 3.0]);
     assert_eq!(axis.label(0.5), "0.5");
-    assert_eq!(axis.share(1.5), 0.5);
+    assert!((axis.share(1.75) - 0.5).abs() < 1e-6);
+    // Nothing below 0 where no value is.
+    let axis = Axis::holding([0.0, 10.0], 5);
+    assert_eq!((axis.ends.0, &axis.ticks[..]), (0.0, &[0.0, 5.0, 10.0][..]));
     let axis = Axis::holding([-0.031, 0.019], 4);
-    assert_eq!(axis.ends(), (-0.04, 0.02));
-    assert_eq!(axis.label(-0.04), "\u{2212}0.04");
-    assert_eq!(Axis::holding([], 4).ends(), (0.0, 1.0));
+    assert_eq!(axis.ticks, [-0.02, 0.0]);
+    assert_eq!(axis.label(-0.02), "\u{2212}0.02");
+    assert_eq!(axis.label(0.0), "0");
+    assert_eq!(Axis::holding([], 4), Axis::holding([0.0, 1.0], 4));
     assert_eq!(
-        Axis::holding([f64::NAN, f64::INFINITY], 4).ends(),
-        (0.0, 1.0)
+        Axis::holding([f64::NAN, f64::INFINITY], 4),
+        Axis::holding([], 4)
     );
     // All equal: the value lies inside.
-    let axis = Axis::holding([5.0, 5.0], 4);
-    let (low, high) = axis.ends();
-    assert!(low < 5.0 && high > 5.0, "{axis:?}");
+    let (low, high) = Axis::holding([5.0, 5.0], 4).ends;
+    assert!(low < 5.0 && high > 5.0);
     assert_eq!(Axis::holding([0.0, 3e7], 3).label(2e7), "2e7");
     // Neighbours that f64 hardly tells apart, and the largest there are, end.
     assert!(Axis::holding([-1e308, 1e308], 5).ticks.len() < 102);

@@ -189,7 +189,10 @@ fn values_that_make_no_sense_are_refused_with_their_key() {
         "analysis: {temperature: 0}",
         &["analysis.temperature must be"],
     );
-    refused("analysis: {temperature: .nan}", &["analysis.temperature"]);
+    refused(
+        "analysis: {temperature: .nan}",
+        &["is no YAML", "non-finite"],
+    );
     refused(
         "analysis: {use_sampling: 3}",
         &["analysis.use_sampling must be true or false"],
