@@ -60,7 +60,7 @@ fn ticks_are_round_and_lie_on_an_axis_that_holds_the_values() {
     let axis = Axis::holding([0.0, 10.0], 5);
     assert_eq!((axis.ends.0, &axis.ticks[..]), (0.0, &[0.0, 5.0, 10.0][..]));
     let axis = Axis::holding([-0.031, 0.019], 4);
-    assert_eq!(axis.ticks, [-0.02, 0.0]);
+    assert_eq!(axis.ticks, [-0.02, 0.0, 0.02]);
     assert_eq!(axis.label(-0.02), "\u{2212}0.02");
     assert_eq!(axis.label(0.0), "0");
     assert_eq!(Axis::holding([], 4), Axis::holding([0.0, 1.0], 4));
