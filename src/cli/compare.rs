@@ -3,6 +3,8 @@
 pub mod analysis;
 mod several;
 
+pub use several::Layout;
+
 use super::args::{PromptArgs, ReadingArgs, read_prompts};
 use super::output::Output;
 use super::progress::{Counted, Progress};
@@ -14,9 +16,9 @@ use crate::model::Model;
 use crate::session::{self, Event, Finish, Job, Recorder, SetJob, Sets};
 use crate::steer::Spec;
 use crate::text;
-use crate::trace::{Difference, Grid, Metric, Pairing, Record, Samples, Separation, Set, Spread};
+use crate::trace::{Difference, Grid, Metric, Record, Samples, Separation, Set, Spread};
 use analysis::Analysis;
-use clap::{Args as ClapArgs, ValueEnum};
+use clap::Args as ClapArgs;
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::ops::ControlFlow;
@@ -27,15 +29,6 @@ use std::sync::Arc;
 const COMPARED: [&str; 2] = ["entropy", "surprisal"];
 /// Those of the tables of two sets.
 const SHOWN: [&str; 4] = ["entropy", "varentropy", "prob_margin", "surprisal"];
-
-/// How files are named and laid out.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Layout {
-    /// This program's: cells.csv, tokens.csv, compare.csv of one prompt.
-    Standard,
-    /// run_{timestamp}_{id}/{standard,control,comparative}/{data,plots,predictions}, of one prompt or many.
-    LlmEntropy,
-}
 
 /// Arguments of `compare`.
 #[derive(ClapArgs, Clone, Debug, Default)]
@@ -103,54 +96,14 @@ pub struct Args {
     pub analysis: Option<Analysis>,
 }
 
-impl Args {
-    /// Whether it is about many prompts, or laid out as if.
-    fn is_several(&self) -> bool {
-        let asked = self.layout == Some(Layout::LlmEntropy);
-        self.known.is_none() && (asked || self.sentences.is_some() || self.analysis.is_some())
-    }
-
-    fn pairing(&self) -> Pairing {
-        match self.locked {
-            true => Pairing::Locked,
-            false => Pairing::Free,
-        }
-    }
-
-    /// Where files are written: a flag, or the configuration.
-    fn folder(&self) -> Option<&Path> {
-        let configured = self.analysis.as_ref().and_then(|a| a.out.as_deref());
-        self.out.as_deref().or(configured)
-    }
-}
-
 /// Do it.
 ///
 /// # Errors
 /// If a prompt, the model or the folder are not usable, reading fails, or the user interrupts it.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     // Everything that can be refused is refused before a model is loaded.
-    let several = args.is_several();
-    let prompted = args.prompt.is_given() || args.known.is_some();
-    if !prompted && args.sentences.is_none() && args.analysis.is_none() {
-        return Err(Error::Usage(
-            "a prompt is required: give TEXT, --prompt-file F, --prompt-ids or --sentences N, or two sets with --known and \
-             --unknown"
-                .into(),
-        ));
-    }
-    if args.steer.is_empty() && args.known.is_none() && args.analysis.is_none() {
-        return Err(Error::Usage(
-            "a comparison needs --steer: say how one of the two runs is pushed".into(),
-        ));
-    }
-    if args.known.is_some() && args.analysis.is_some() {
-        return Err(Error::Usage(
-            "a configuration of llm_entropy says nothing of two sets: leave out --config, or --known and --unknown"
-                .into(),
-        ));
-    }
-    if several {
+    several::require(args)?;
+    if args.is_several() {
         several::check(args)?;
         return several::run(args, context);
     }

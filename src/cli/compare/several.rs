@@ -13,6 +13,7 @@ use crate::session::sentences::{self, Kind};
 use crate::session::{self, Prompt, Recorder};
 use crate::text;
 use crate::trace::{Measure, Paired, PairedSample, Pairing, Record, Spread};
+use clap::ValueEnum;
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::ops::ControlFlow;
@@ -21,6 +22,56 @@ use std::sync::Arc;
 
 /// Sentences where a configuration does not say how many, as in llm_entropy.
 const SENTENCES: usize = 10;
+
+/// How files are named and laid out.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// This program's: cells.csv, tokens.csv, compare.csv of one prompt.
+    Standard,
+    /// run_{timestamp}_{id}/{standard,control,comparative}/{data,plots,predictions}, of one prompt or many.
+    LlmEntropy,
+}
+
+impl Args {
+    /// Whether it is about many prompts, or laid out as if.
+    pub(super) fn is_several(&self) -> bool {
+        let asked = self.layout == Some(Layout::LlmEntropy);
+        self.known.is_none() && (asked || self.sentences.is_some() || self.analysis.is_some())
+    }
+
+    pub(super) fn pairing(&self) -> Pairing {
+        match self.locked {
+            true => Pairing::Locked,
+            false => Pairing::Free,
+        }
+    }
+
+    /// Where files are written: a flag, or the configuration.
+    pub(super) fn folder(&self) -> Option<&Path> {
+        let configured = self.analysis.as_ref().and_then(|a| a.out.as_deref());
+        self.out.as_deref().or(configured)
+    }
+}
+
+/// What every comparison needs, said where the parser cannot: a configuration may bring it.
+pub(super) fn require(args: &Args) -> Result<()> {
+    let sets = args.known.is_some();
+    let prompted = args.prompt.is_given() || args.sentences.is_some() || sets;
+    let problem = match &args.analysis {
+        Some(_) if sets => {
+            "a configuration of llm_entropy says nothing of two sets: leave out --config, or --known and --unknown"
+        }
+        None if !prompted => {
+            "a prompt is required: give TEXT, --prompt-file F, --prompt-ids or --sentences N, or two sets with --known and \
+             --unknown"
+        }
+        None if args.steer.is_empty() && !sets => {
+            "a comparison needs --steer: say how one of the two runs is pushed"
+        }
+        _ => return Ok(()),
+    };
+    Err(Error::Usage(problem.into()))
+}
 
 /// Read all prompts with every model, print and write what came out.
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
@@ -289,7 +340,7 @@ fn report(run: &ModelRun) -> Report<'_> {
 
 /// What can be refused before a model is loaded.
 pub(super) fn check(args: &Args) -> Result<()> {
-    if args.layout == Some(super::Layout::Standard) {
+    if args.layout == Some(Layout::Standard) {
         return Err(Error::Usage(
             "the standard layout holds one prompt: leave out --layout, or give one prompt and --steer without a \
              configuration"
