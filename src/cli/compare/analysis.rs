@@ -186,7 +186,11 @@ impl Reading<'_> {
         for (name, value) in entries {
             let key = format!("{above}{name}");
             match key.as_str() {
-                "analysis" | "analysis.control" | "models" | "output" => {
+                "analysis"
+                | "analysis.control"
+                | "analysis.control.control_vectors"
+                | "models"
+                | "output" => {
                     self.table(&format!("{key}."), value)?;
                 }
                 // Null is what stands for a default in these files.
@@ -256,7 +260,17 @@ impl Reading<'_> {
                     false => Err("must be a list of numbers".into()),
                 }
             }
-            "analysis.control.control_vectors" => self.vectors(yaml),
+            "analysis.control.control_vectors.positive" => {
+                given.and_then(|v| v.reals()).and_then(|numbers| {
+                    self.vector = !numbers.is_empty();
+                    match (yaml.is_array(), self.vector) {
+                        (true, true) => Ok(()),
+                        _ => Err("must be a list of numbers".into()),
+                    }
+                })
+            }
+            // Said to be unused where the vector is read.
+            "analysis.control.control_vectors.negative" => Ok(()),
             "output_dir" => put(
                 &mut asked.out,
                 given.and_then(|v| v.text()).map(PathBuf::from),
@@ -267,30 +281,6 @@ impl Reading<'_> {
             }
             _ => return None,
         })
-    }
-
-    fn vectors(&mut self, yaml: &Yaml) -> Result<(), String> {
-        let entries = yaml
-            .as_object()
-            .ok_or("must hold the lists positive and negative")?;
-        for (name, list) in entries {
-            match name.as_str() {
-                "positive" => {
-                    let numbers = setting(list).and_then(|v| v.reals());
-                    let numbers = numbers.map_err(|problem| format!(": positive {problem}"))?;
-                    if numbers.is_empty() {
-                        return Err(": positive has no numbers".into());
-                    }
-                    self.vector = true;
-                }
-                // Said to be unused where the vector is read.
-                "negative" => {}
-                _ => self
-                    .unknown
-                    .push(format!("analysis.control.control_vectors.{name}")),
-            }
-        }
-        Ok(())
     }
 
     fn model(&mut self, key: &str, label: &str, yaml: &Yaml) -> Result<()> {
@@ -353,7 +343,7 @@ impl Reading<'_> {
 }
 
 /// The keys that mean something here, for suggestions.
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "analysis.num_sentences",
     "analysis.prompts",
     "analysis.temperature",
@@ -365,7 +355,8 @@ const KEYS: [&str; 14] = [
     "analysis.control.layers",
     "analysis.control.layer_weights",
     "analysis.control.token_weights",
-    "analysis.control.control_vectors",
+    "analysis.control.control_vectors.positive",
+    "analysis.control.control_vectors.negative",
     "models",
     "output_dir",
 ];

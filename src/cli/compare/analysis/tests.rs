@@ -215,7 +215,15 @@ fn values_that_make_no_sense_are_refused_with_their_key() {
     );
     refused(
         "analysis: {control: {control_vectors: {positive: [a]}}}",
-        &["analysis.control.control_vectors: positive must be a number"],
+        &["analysis.control.control_vectors.positive must be a number"],
+    );
+    refused(
+        "analysis: {control: {control_vectors: {positive: []}}}",
+        &["analysis.control.control_vectors.positive must be a list"],
+    );
+    refused(
+        "analysis: {control: {control_vectors: [1, 2]}}",
+        &["analysis.control.control_vectors must hold keys"],
     );
     refused(
         "analysis: {control: {enabled: true}}",
