@@ -25,7 +25,7 @@ pub struct Common {
     /// What the weights are held as: auto (as stored), f32, bf16, f16 [default: auto]
     #[arg(long, global = true, value_name = "D", help_heading = "Common")]
     pub dtype: Option<Precision>,
-    /// Settings file to read instead of the usual config.toml
+    /// Settings file to read instead of the usual config.toml; for compare, a .yaml file is llm_entropy's configuration
     #[arg(long, global = true, value_name = "F", help_heading = "Common")]
     pub config: Option<PathBuf>,
     /// Say nothing but errors
@@ -74,6 +74,15 @@ pub struct PromptArgs {
 }
 
 impl PromptArgs {
+    /// Whether any of them is there.
+    #[must_use]
+    pub fn is_given(&self) -> bool {
+        self.text.is_some()
+            || self.prompt.is_some()
+            || self.prompt_file.is_some()
+            || self.prompt_ids.is_some()
+    }
+
     /// The prompt; with `chat`, its text as the user's turn.
     ///
     /// # Errors

@@ -1,8 +1,12 @@
-//! `entroscope compare`: a steered run beside the plain one, at one strength or at many, two models, or two sets of
-//! prompts.
+//! `entroscope compare`: a steered run beside the plain one, at one strength or at many, of one prompt or of many; two
+//! models; or two sets of prompts.
 
 mod against;
+pub mod analysis;
+mod several;
 mod sweep;
+
+pub use several::Layout;
 
 use super::args::{PromptArgs, ReadingArgs, read_prompts};
 use super::output::Output;
@@ -15,9 +19,8 @@ use crate::model::Model;
 use crate::session::{self, Event, Finish, Job, Recorder, SetJob, Sets};
 use crate::steer::Spec;
 use crate::text;
-use crate::trace::{
-    self, Difference, Grid, Metric, Pairing, Record, Samples, Separation, Set, Spread,
-};
+use crate::trace::{self, Difference, Grid, Metric, Record, Samples, Separation, Set, Spread};
+use analysis::Analysis;
 use clap::Args as ClapArgs;
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -32,6 +35,7 @@ const SHOWN: [&str; 4] = ["entropy", "varentropy", "prob_margin", "surprisal"];
 
 /// Arguments of `compare`.
 #[derive(ClapArgs, Clone, Debug, Default)]
+#[command(mut_group("PromptArgs", |group| group.required(false)))]
 pub struct Args {
     /// Where the prompt comes from.
     #[command(flatten)]
@@ -44,7 +48,7 @@ pub struct Args {
         long,
         value_name = "S",
         help_heading = "Steering",
-        required_unless_present_any = ["known", "against"]
+        required_unless_present_any = ["known", "against", "config"]
     )]
     pub steer: Vec<Spec>,
     /// Let B read A's text, so that cells compare one to one: the steered model the plain one's, or --against's that of --model
@@ -59,6 +63,9 @@ pub struct Args {
     /// Many strengths instead of one.
     #[command(flatten)]
     pub sweep: sweep::SweepArgs,
+    /// Make N prompts from the program's own templates instead, by --seed, and compare over them all
+    #[arg(long, value_name = "N", group = "PromptArgs")]
+    pub sentences: Option<usize>,
     /// Prompts the model should know: JSON lines with a prompt each, or one prompt a line
     #[arg(
         long,
@@ -83,9 +90,15 @@ pub struct Args {
     /// Write the tables and manifest.json into this folder
     #[arg(long, short, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// How --out is laid out; llm-entropy makes a new folder in it, and draws one token unless -n says otherwise
+    #[arg(long, value_name = "L", conflicts_with = "known")]
+    pub layout: Option<Layout>,
     /// Replace the tables of an earlier run in --out
     #[arg(long, requires = "out")]
     pub force: bool,
+    /// llm_entropy's configuration, where --config names one.
+    #[arg(skip)]
+    pub analysis: Option<Analysis>,
 }
 
 /// Do it.
@@ -94,6 +107,11 @@ pub struct Args {
 /// If a prompt, the model or the folder are not usable, reading fails, or the user interrupts it.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     // Everything that can be refused is refused before a model is loaded.
+    several::require(args)?;
+    if args.is_several() {
+        several::check(args)?;
+        return several::run(args, context);
+    }
     if let Some(dir) = &args.out {
         export::check_target(dir, args.force)?;
     }
@@ -109,7 +127,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
 
 /// Interrupted: say what that leaves.
 fn interrupted(args: &Args, context: &Context) -> Error {
-    if let Some(dir) = &args.out {
+    if let Some(dir) = args.folder() {
         let dir = text::path(dir);
         context.notes.say(&format!("nothing was written to {dir}"));
     }
@@ -126,10 +144,7 @@ fn steered(args: &Args, context: &Context) -> Result<()> {
     if !model.card().causal {
         job.max_new_tokens = 0;
     }
-    let pairing = match args.locked {
-        true => Pairing::Locked,
-        false => Pairing::Free,
-    };
+    let pairing = args.pairing();
     let mut recorder = Recorder::of_comparison(Arc::clone(model.card()), &job, pairing);
     let _heed = context.interrupt.heed();
     let finish = {

@@ -30,6 +30,7 @@ use interrupt::Interrupt;
 use output::Notes;
 use std::ffi::OsString;
 use std::io::{IsTerminal as _, Write as _};
+use std::path::Path;
 
 /// A terminal microscope for uncertainty inside language models.
 ///
@@ -173,7 +174,7 @@ fn dispatch(cli: Cli) -> Result<u8> {
         screen,
         command,
     } = cli;
-    let command = match command {
+    let mut command = match command {
         Some(command) if screen != tui::Args::default() => {
             let name = command.name();
             return Err(Error::Usage(format!(
@@ -186,13 +187,31 @@ fn dispatch(cli: Cli) -> Result<u8> {
     let folders = Folders::find();
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let loaded = config::load(common.config.as_deref(), &folders, environment);
-    let (loaded, broken) = match (loaded, &command) {
+    let (explicit, analysis) = match &command {
+        Command::Compare(_) => configuration(common.config.as_deref()),
+        _ => (common.config.as_deref(), None),
+    };
+    let loaded = config::load(explicit, &folders, environment);
+    let (mut loaded, broken) = match (loaded, &command) {
         // A broken configuration is something for the doctor to tell, not to die of.
         (Err(error), Command::Doctor(_)) => (Loaded::default(), Some(error)),
         (loaded, _) => (loaded?, None),
     };
     let mut settings = loaded.settings;
+    if let (Command::Compare(args), Some(file)) = (&mut command, analysis) {
+        let (mut analysis, warnings) = compare::analysis::Analysis::read(file)?;
+        analysis.lay_over(&mut settings);
+        if common.model.is_some() {
+            analysis.models.clear();
+        } else if analysis.models.is_empty() {
+            let (file, model) = (text::path(file), text::one_line(&settings.model));
+            loaded.warnings.push(format!(
+                "{file}: names no models, so {model} is read; llm_entropy takes gpt2 and bert-base-uncased then"
+            ));
+        }
+        args.analysis = Some(analysis);
+        loaded.warnings.extend(warnings);
+    }
     common.lay_over(&mut settings)?;
 
     let level = match (common.quiet, common.verbose) {
@@ -232,6 +251,16 @@ fn dispatch(cli: Cli) -> Result<u8> {
         Command::Completions(args) => completions::run(&args),
     }
     .map(|()| 0)
+}
+
+/// `--config` of a comparison: a settings file, or llm_entropy's configuration.
+fn configuration(given: Option<&Path>) -> (Option<&Path>, Option<&Path>) {
+    let ending = given.and_then(|file| file.extension());
+    let ending = ending.unwrap_or_default().to_string_lossy().to_lowercase();
+    match ending.as_str() {
+        "yaml" | "yml" => (None, given),
+        _ => (given, None),
+    }
 }
 
 #[cfg(test)]

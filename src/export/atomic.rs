@@ -1,6 +1,7 @@
 //! Files that appear whole or not at all: written beside their place, flushed to the disk, renamed.
 
 use crate::error::{Error, Result};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -93,7 +94,7 @@ impl<'a> Folder<'a> {
         })
     }
 
-    /// Write one file.
+    /// Write one file; `name` may hold folders.
     ///
     /// # Errors
     /// If the disk refuses.
@@ -138,6 +139,8 @@ impl<'a> Folder<'a> {
             if let Some(parent) = self.target.parent() {
                 sync_folder(parent);
             }
+            let folders: BTreeSet<&Path> = paths.iter().filter_map(|p| p.parent()).collect();
+            folders.into_iter().for_each(sync_folder);
         }
         sync_folder(&self.target);
         Ok(paths)
@@ -209,6 +212,9 @@ fn write_synced(
     path: &Path,
     fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> io::Result<()> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+    }
     let file = fs::File::create_new(path)?;
     let mut out = BufWriter::with_capacity(1 << 16, file);
     fill(&mut out)?;

@@ -71,7 +71,7 @@ impl<W: Write> Table<W> {
 }
 
 /// A text cell: control bytes escaped, formulas guarded.
-fn cell(bytes: &[u8]) -> String {
+pub(super) fn cell(bytes: &[u8]) -> String {
     text::guard_formula(&text::csv_token(bytes))
 }
 

@@ -2,7 +2,7 @@
 
 use crate::lens::StateKind;
 use crate::model::{ModelCard, card};
-use crate::trace::{Curve, Group, Pairing, Record, Samples, Set};
+use crate::trace::{Curve, Group, Paired, Pairing, Record, Samples, Set};
 use serde::Serialize;
 use serde_json::Value;
 use std::time::SystemTime;
@@ -262,6 +262,15 @@ impl Manifest {
         };
         self.sets = Set::BOTH.map(size).to_vec();
         self.prompt_tokens = self.sets.iter().map(|set| set.prompt_tokens).sum();
+        self
+    }
+
+    /// The same for many prompts, of which the record is the first one's: with all their tokens, and these metrics only.
+    #[must_use]
+    pub fn of_paired(mut self, paired: &Paired, metrics: &[&str]) -> Self {
+        self.prompt_tokens = paired.samples().iter().map(|s| s.prompt_tokens).sum();
+        self.metrics.retain(|m| metrics.contains(&m.name.as_str()));
+        self.branches.clear();
         self
     }
 }

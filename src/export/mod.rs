@@ -2,15 +2,18 @@
 //!
 //! A run folder holds `cells.csv`, `tokens.csv`, `attention.csv` and `attention_layers.csv` (only where attention was
 //! recorded), `compare.csv` (only for a comparison) and `manifest.json`; one of two sets of prompts `profiles.csv`,
-//! `separation.csv` and `manifest.json`; one of a sweep `sweep.csv` and `manifest.json`; one of two
-//! models `models.csv` beside the tables of a run. The manifest says what the columns are and how they came about. Every file is written beside
-//! its place and renamed, the manifest last, so that a folder with a manifest is a whole one.
+//! `separation.csv` and `manifest.json`; one of a sweep `sweep.csv` and `manifest.json`; one of two models `models.csv` beside
+//! the tables of a run. The manifest says what the columns are and how they came about. Every file is written beside its place
+//! and renamed, the manifest last, so that a folder with a manifest is a whole one. [`llm_entropy`] is the folder of another
+//! system, for a comparison over many prompts.
 
 pub mod atomic;
 mod compare;
 mod csv;
+pub mod llm_entropy;
 mod manifest;
 mod models;
+pub mod plot;
 mod sweep;
 
 pub use compare::{compare_csv, profiles_csv, separation_csv};
@@ -116,6 +119,15 @@ fn write_manifest(out: &mut dyn io::Write, manifest: &Manifest) -> io::Result<()
 /// If `dir` is not a folder, cannot be written, or holds something and `force` is not given.
 pub fn check_target(dir: &Path, force: bool) -> Result<()> {
     refuse_occupied(dir, force)?;
+    atomic::writable(dir)
+}
+
+/// The same for a layout that makes a new folder in `dir`, which may hold others.
+///
+/// # Errors
+/// If `dir` is not a folder or cannot be written.
+pub fn check_parent(dir: &Path) -> Result<()> {
+    atomic::occupied(dir)?;
     atomic::writable(dir)
 }
 

@@ -8,6 +8,7 @@ mod generation;
 mod pace;
 mod protocol;
 mod recorder;
+pub mod sentences;
 mod sets;
 mod sweep;
 mod work;

@@ -71,7 +71,9 @@ pub struct Compared {
 }
 
 impl Compared {
-    fn new(a: Option<f32>, b: Option<f32>) -> Self {
+    /// Hold the number `b` against `a`.
+    #[must_use]
+    pub fn new(a: Option<f32>, b: Option<f32>) -> Self {
         let finite = |v: &f32| v.is_finite();
         let (a, b) = (a.filter(finite), b.filter(finite));
         let both = a.zip(b).map(|(a, b)| (f64::from(a), f64::from(b)));

@@ -7,6 +7,7 @@
 mod depth;
 mod difference;
 mod grid;
+mod paired;
 mod samples;
 mod schema;
 mod sweep;
@@ -14,6 +15,7 @@ mod sweep;
 pub use depth::{Abreast, Depths, TwoModels};
 pub use difference::{Compared, Difference, Pairing, Side, Spread};
 pub use grid::{Aim, Attention, Candidate, Cells, Grid, Kind, Token, summarised};
+pub use paired::{Measure, Paired, PairedSample};
 pub use samples::{Sample, Samples, Separation, Set};
 pub use schema::{Group, Metric, MetricSpec, Schema, Unit};
 pub use sweep::{Curve, Point};

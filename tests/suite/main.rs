@@ -9,6 +9,7 @@ mod devices;
 mod engine;
 mod families;
 mod gguf;
+mod layout;
 mod lens;
 mod oracle;
 mod steer;
