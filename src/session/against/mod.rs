@@ -11,7 +11,6 @@ use crate::error::{Error, Result};
 use crate::model::memory;
 use crate::model::source::Progress;
 use crate::model::{LoadOptions, Model, ModelCard};
-use crate::steer::Plan;
 use crate::text::one_line;
 use crate::trace::{Pairing, Side};
 use locked::Locked;
@@ -44,7 +43,7 @@ impl Against {
         pairing: Pairing,
         emit: &mut dyn FnMut(Side, Event),
     ) -> Result<Self> {
-        if job.steering != Plan::default() {
+        if !job.steering.is_empty() {
             return Err(Error::Usage(
                 "two models cannot be compared under one control vector: leave the steering out"
                     .into(),
