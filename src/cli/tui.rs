@@ -76,6 +76,7 @@ fn write(folder: &Path, export: &Export) -> Result<Vec<PathBuf>> {
     match export {
         Export::Run(record, tokenizer) => export::write_record(folder, record, tokenizer, false),
         Export::Sets(record, samples) => export::write_samples(folder, record, samples, false),
+        Export::Sweep(record, curve) => export::write_sweep(folder, record, curve, false),
     }
 }
 

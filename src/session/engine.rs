@@ -4,10 +4,11 @@ use super::compare::Comparison;
 use super::generation::Generation;
 use super::protocol::{Event, Finish, Job, Request};
 use super::sets::{SetJob, Sets};
+use super::sweep::{Sweep, Swept};
 use super::work::Work;
 use crate::error::{Error, Result};
 use crate::model::{LoadOptions, Model};
-use crate::steer::{Plan, Spec};
+use crate::steer::{Plan, Spec, Strengths};
 use crate::trace::Pairing;
 use std::ops::{ControlFlow, Range};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -48,6 +49,7 @@ impl Engine {
                     model: None,
                     run: None,
                     plan: Plan::default(),
+                    sweep: None,
                     look: 0..0,
                 };
                 worker.load(&model);
@@ -75,6 +77,8 @@ struct Worker {
     run: Option<Run>,
     /// What runs are steered by that bring no plan of their own.
     plan: Plan,
+    /// What is done while no run is under way.
+    sweep: Option<Sweep>,
     /// The positions on the screen, which the next run is told too.
     look: Range<usize>,
 }
@@ -104,7 +108,7 @@ impl Worker {
                 Mode::Paused | Mode::Settling => run.work.owes(),
                 Mode::Ended => false,
             });
-            let request = if busy {
+            let request = if busy || self.sweep.is_some() {
                 match inbox.try_recv() {
                     Ok(request) => Some(request),
                     Err(TryRecvError::Empty) => None,
@@ -120,7 +124,10 @@ impl Worker {
             let done = catch_unwind(AssertUnwindSafe(|| match request {
                 Some(request) => self.handle(request),
                 None => {
-                    self.step();
+                    match busy {
+                        true => self.step(),
+                        false => self.sweep_on(),
+                    }
                     ControlFlow::Continue(())
                 }
             }));
@@ -129,6 +136,7 @@ impl Worker {
                 Ok(ControlFlow::Break(())) => return,
                 Err(_) => {
                     self.run = None;
+                    self.sweep = None;
                     self.send(Event::Failed(Error::failed(
                         "the engine hit a bug and stopped this run",
                         "The log file has the details; please report it.",
@@ -149,6 +157,7 @@ impl Worker {
     fn load(&mut self, reference: &str) {
         self.run = None;
         self.plan = Plan::default();
+        self.sweep = None;
         let outbox = self.outbox.clone();
         let loaded = catch_unwind(AssertUnwindSafe(|| {
             super::open(reference, &self.options, &mut |what, done, total| {
@@ -184,6 +193,13 @@ impl Worker {
             Request::Compare(job, pairing) => self.compare(*job, pairing),
             Request::Separate(job) => self.separate(*job),
             Request::Steer(specs) => self.steer(&specs),
+            Request::Sweep(job, specs, strengths) => self.sweep(*job, &specs, &strengths),
+            Request::StopSweep => {
+                if let Some(mut sweep) = self.sweep.take() {
+                    sweep.stop(&mut |_| {});
+                    self.send(Event::SweepEnded(Box::new(sweep.finish().1)));
+                }
+            }
             Request::Replay => {
                 if let (Some(model), Some(run)) = (&self.model, &mut self.run)
                     && run.work.replay(model)
@@ -308,6 +324,55 @@ impl Worker {
                 });
             }
             Err(e) => self.send(Event::NotSteered(e)),
+        }
+    }
+
+    fn sweep(&mut self, job: Job, specs: &[Spec], strengths: &Strengths) {
+        let Some(model) = &self.model else {
+            return;
+        };
+        let begun = Plan::load(specs, model.card()).and_then(|(steering, _)| {
+            let job = Job { steering, ..job };
+            Sweep::start(model, job, strengths, &mut |_| {})
+        });
+        match begun {
+            Ok(sweep) => {
+                self.send(Event::Sweeping(sweep.curve().clone()));
+                self.sweep = Some(sweep);
+            }
+            Err(e) => self.send(Event::NotSteered(e)),
+        }
+    }
+
+    /// One step of the sweep.
+    fn sweep_on(&mut self) {
+        let (Some(model), Some(sweep)) = (&self.model, &mut self.sweep) else {
+            return;
+        };
+        let outbox = &self.outbox;
+        let plain_before = sweep.curve().baseline().is_some();
+        let done = sweep.advance(model, &mut |swept| {
+            if let Swept::Point { strength, point } = swept {
+                let strength = Some(strength);
+                let _ = outbox.send(Event::Swept { strength, point });
+            }
+        });
+        if let (false, Some(point)) = (plain_before, sweep.curve().baseline()) {
+            let point = Arc::clone(point);
+            let strength = None;
+            let _ = outbox.send(Event::Swept { strength, point });
+        }
+        match done {
+            Ok(None) => {}
+            Ok(Some(_)) => {
+                if let Some(sweep) = self.sweep.take() {
+                    self.send(Event::SweepEnded(Box::new(sweep.finish().1)));
+                }
+            }
+            Err(e) => {
+                self.sweep = None;
+                self.send(Event::NotSteered(e));
+            }
         }
     }
 

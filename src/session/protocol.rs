@@ -5,8 +5,8 @@ use super::work::Turn;
 use crate::error::Error;
 use crate::lens::LensSettings;
 use crate::model::{ModelCard, Sampling, Tokenizer};
-use crate::steer::{Plan, Spec};
-use crate::trace::{Cells, Pairing, Sample, Schema, Set, Side, Token};
+use crate::steer::{Plan, Spec, Strengths};
+use crate::trace::{Cells, Curve, Pairing, Point, Record, Sample, Schema, Set, Side, Token};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -99,6 +99,11 @@ pub enum Request {
     /// Push the states as these say: from the next token on where a run is under way (the steered side of a comparison), and
     /// in all runs to come whose jobs bring no plan. None is the plain model. Answered by [`Event::Steered`].
     Steer(Vec<Spec>),
+    /// While no run is under way: let the plain model go on from the job's prompt and read its text under every strength,
+    /// which multiplies what these do. In place of the sweep before it.
+    Sweep(Box<Job>, Vec<Spec>, Strengths),
+    /// End the sweep; the strengths that have come stay.
+    StopSweep,
     /// Read the text of the run at hand once more, all of it under the plan in force.
     Replay,
     /// Hold after the current token.
@@ -225,6 +230,17 @@ pub enum Event {
     NotSteered(Error),
     /// The text is read once more; cells that come now replace those before.
     Replaying,
+    /// A sweep begins; nothing of its curve is there yet.
+    Sweeping(Curve),
+    /// What a sweep's strength of this index came to, or the plain model (`None`).
+    Swept {
+        /// Index among the strengths.
+        strength: Option<usize>,
+        /// What came out.
+        point: Arc<Point>,
+    },
+    /// The sweep has ended, or was: how it came about.
+    SweepEnded(Box<Record>),
     /// The run is held ([`Request::Pause`] or after [`Request::Step`]).
     Paused,
     /// The run goes on.

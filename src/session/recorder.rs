@@ -98,6 +98,9 @@ impl Recorder {
             | Event::Steered { .. }
             | Event::NotSteered(_)
             | Event::Replaying
+            | Event::Sweeping(_)
+            | Event::Swept { .. }
+            | Event::SweepEnded(_)
             | Event::Paused
             | Event::Failed(_) => {}
         }

@@ -128,6 +128,7 @@ actions! {
         Steer "steer" "steer" "Control vectors: which, how strongly, where";
         Weaker "weaker" "weaker" "Less of the control vector, from the next token on";
         Stronger "stronger" "stronger" "More of the control vector, from the next token on";
+        Sweep "sweep" "sweep" "Try a range of strengths in the background: every metric by strength and layer";
         Replay "replay" "replay" "Read the text again, all of it under what is in force now";
         Compare "compare" "compare" "Choose what to compare";
         CompareFree "compare-free" "free" "Plain beside steered, each goes on with its own text";

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::model::Tokenizer;
 use crate::session::Request;
-use crate::trace::{Record, Samples};
+use crate::trace::{Curve, Record, Samples};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -31,6 +31,8 @@ pub enum Export {
     Run(Box<Record>, Arc<Tokenizer>),
     /// Two sets of prompts, and how they were read.
     Sets(Box<Record>, Box<Samples>),
+    /// A sweep, and how it came about.
+    Sweep(Box<Record>, Box<Curve>),
 }
 
 /// Writes the files of an export into a folder; supplied by the caller so that this face does not choose the tables'

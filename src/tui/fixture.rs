@@ -12,9 +12,9 @@ use crate::error::{Error, Result};
 use crate::lens::LensSettings;
 use crate::model::config::LayerKind;
 use crate::model::{Mask, ModelCard, Tokenizer};
-use crate::session::{Event, Finish, Speed, Turn};
-use crate::steer::{self, ControlVector, Plan, Spec};
-use crate::trace::{Attention, Candidate, Cells, Kind, Schema, Set, Side, Token};
+use crate::session::{Event, Finish, Job, Prompt, Recorder, Speed, Turn};
+use crate::steer::{self, ControlVector, Plan, Spec, Strengths};
+use crate::trace::{Attention, Candidate, Cells, Curve, Kind, Point, Schema, Set, Side, Token};
 use ratatui::layout::Rect;
 use std::sync::Arc;
 use std::time::Duration;
@@ -558,4 +558,46 @@ pub fn compared(width: u16, height: u16, depth: Depth, tokens: usize) -> Result<
     }
     state.settle();
     Ok(state)
+}
+
+/// A state with a sweep over nine strengths open, of which `done` have come.
+///
+/// # Errors
+/// As [`compared`].
+pub fn swept(width: u16, height: u16, depth: Depth, done: usize) -> Result<State> {
+    let mut state = compared(width, height, depth, 20)?;
+    update(&mut state, Action::Sweep);
+    let schema = Arc::new(Schema::new(&lens()));
+    let strengths = Strengths::new(-0.6, 0.6, 9).map_err(Error::Usage)?;
+    let curve = Curve::new(Arc::clone(&schema), BLOCKS + 1, Arc::clone(strengths.all()));
+    update(&mut state, Event::Sweeping(curve));
+    let point = |push: f32| {
+        let cells = (PROMPT..19).map(|position| {
+            let mut cells = steered_cells(position);
+            let plain = self::cells(position);
+            for (value, plain) in cells.values.iter_mut().zip(&plain.values) {
+                *value = plain + push * (*value - plain);
+            }
+            Arc::new(cells)
+        });
+        let cells: Vec<Arc<Cells>> = cells.collect();
+        Arc::new(Point::of(&cells, BLOCKS + 1, schema.len()))
+    };
+    let points = (0..done).map(|at| (Some(at), strengths.all()[at] as f32 * 4.0));
+    for (strength, push) in std::iter::once((None, 0.0)).chain(points) {
+        let point = point(push);
+        update(&mut state, Event::Swept { strength, point });
+    }
+    state.settle();
+    Ok(state)
+}
+
+/// The sweep of [`swept`] ends.
+///
+/// # Errors
+/// Never, unless a made-up job stops being one.
+pub fn sweep_ended() -> Result<Event> {
+    let job = Job::new(Prompt::Text("The capital of Velmora is".to_owned()), 12);
+    let recorder = Recorder::of_branch(Arc::new(card()), &job, "baseline");
+    Ok(Event::SweepEnded(Box::new(recorder.into_record())))
 }

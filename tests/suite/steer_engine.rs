@@ -2,9 +2,9 @@
 
 use entroscope::model::{LoadOptions, Model};
 use entroscope::session::{
-    Comparison, Engine, Event, Finish, Generation, Job, Prompt, Request, Turn,
+    Comparison, Engine, Event, Finish, Generation, Job, Prompt, Request, Sweep, Turn,
 };
-use entroscope::steer::{Plan, Spec};
+use entroscope::steer::{Plan, Spec, Strengths};
 use entroscope::trace::{Cells, Pairing, Side, Token};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -349,4 +349,50 @@ fn replaying_what_is_owed_and_what_is_half_read_ends_like_a_fresh_run() {
             );
         }
     }
+}
+
+#[tokio::test]
+async fn strengths_are_tried_while_no_run_is_under_way() {
+    let model = model();
+    let mut driver = Driver::start().await;
+    let (specs, strengths) = (
+        specs_of(&["mood,layers=4..12"]),
+        Strengths::new(-0.4, 0.4, 5).unwrap(),
+    );
+    let sweep = || Request::Sweep(Box::new(job(10)), specs.clone(), strengths.clone());
+    // A run that begins after it goes first, and is what it is alone.
+    driver.ask(sweep());
+    driver.ask(Request::Generate(Box::new(job(8))));
+    assert_eq!(driver.finished().await, Finish::Length);
+    let ids = driver.seen[0].ids();
+    assert_eq!(ids, alone(&model, &ids[..ids.len() - 8], &[], 8).ids());
+    let mut points = BTreeMap::new();
+    let record = loop {
+        match driver
+            .until(|e| matches!(e, Event::Swept { .. } | Event::SweepEnded(_)))
+            .await
+        {
+            Event::Swept { strength, point } => points.insert(strength, point),
+            Event::SweepEnded(record) => break record,
+            other => panic!("{other:?}"),
+        };
+    };
+    let plan = Plan::load(&specs, model.card()).unwrap().0;
+    let steered = Job {
+        steering: plan,
+        ..job(10)
+    };
+    let mut direct = Sweep::start(&model, steered, &strengths, &mut |_| {}).unwrap();
+    while direct.advance(&model, &mut |_| {}).unwrap().is_none() {}
+    let (curve, _) = direct.finish();
+    assert_eq!(points.len(), 6);
+    assert_eq!(Some(&points[&None]), curve.baseline());
+    for index in 0..5 {
+        assert_eq!(Some(&points[&Some(index)]), curve.point(index), "{index}");
+    }
+    assert_eq!(record.branches[0].1.len(), ids.len() + 2);
+    // Stopped, it gives what has come.
+    driver.ask(sweep());
+    driver.ask(Request::StopSweep);
+    driver.until(|e| matches!(e, Event::SweepEnded(_))).await;
 }

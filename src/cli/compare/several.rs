@@ -65,7 +65,7 @@ pub(super) fn require(args: &Args) -> Result<()> {
             "a prompt is required: give TEXT, --prompt-file F, --prompt-ids or --sentences N, or two sets with --known and \
              --unknown"
         }
-        None if args.steer.is_empty() && !sets => {
+        None if args.steer.is_empty() && !sets && args.against.is_none() => {
             "a comparison needs --steer: say how one of the two runs is pushed"
         }
         _ => return Ok(()),
@@ -344,6 +344,12 @@ pub(super) fn check(args: &Args) -> Result<()> {
         return Err(Error::Usage(
             "the standard layout holds one prompt: leave out --layout, or give one prompt and --steer without a \
              configuration"
+                .into(),
+        ));
+    }
+    if args.against.is_some() || args.sweep.sweep.is_some() {
+        return Err(Error::Usage(
+            "--against and --sweep read one prompt: leave out --sentences, --config and --layout llm-entropy"
                 .into(),
         ));
     }

@@ -78,7 +78,7 @@ impl State {
         }
         self.prompt.remember();
         self.notice = None;
-        let Some(model) = &self.model else {
+        if self.model.is_none() {
             match self.phase {
                 Phase::Loading { .. } => {
                     self.run_when_loaded = true;
@@ -88,7 +88,23 @@ impl State {
                 _ => self.note(Level::Warn, "There is no model to run."),
             }
             return Vec::new();
+        }
+        let Some(job) = self.job_of(text) else {
+            return Vec::new();
         };
+        self.writing = false;
+        self.overlay = None;
+        self.before_submit = Some(std::mem::replace(&mut self.phase, Phase::Reading));
+        let request = match self.compare {
+            Some(pairing) => Request::Compare(Box::new(job), pairing),
+            None => Request::Generate(Box::new(job)),
+        };
+        vec![Effect::Engine(request)]
+    }
+
+    /// The job of a prompt under the settings at hand; `None` without a model.
+    pub(super) fn job_of(&self, text: String) -> Option<Job> {
+        let model = self.model.as_ref()?;
         let settings = &self.settings;
         let chat = settings.chat && model.card.chat_template;
         let card = &model.card;
@@ -112,7 +128,7 @@ impl State {
             AttentionChoice::Statistics => (true, false),
             AttentionChoice::Rows => (true, true),
         };
-        let job = Job {
+        Some(Job {
             prompt: if chat {
                 Prompt::Chat(text)
             } else {
@@ -125,15 +141,7 @@ impl State {
             fill: Fill::Between,
             sampling: settings.sampling.clone(),
             ..self.job.clone()
-        };
-        self.writing = false;
-        self.overlay = None;
-        self.before_submit = Some(std::mem::replace(&mut self.phase, Phase::Reading));
-        let request = match self.compare {
-            Some(pairing) => Request::Compare(Box::new(job), pairing),
-            None => Request::Generate(Box::new(job)),
-        };
-        vec![Effect::Engine(request)]
+        })
     }
 
     /// Fill the prompt with the next sample of a set and run it.

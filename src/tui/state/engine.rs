@@ -30,6 +30,7 @@ impl State {
                 self.model = Some(Model { card, tokenizer });
                 self.run = None;
                 self.beside = None;
+                self.sweep = None;
                 self.drop_sets();
                 self.offer_samples();
                 self.offer_vectors();
@@ -82,6 +83,9 @@ impl State {
                 remarks,
             } => self.steered(plan, turn, &remarks),
             Event::NotSteered(error) => self.not_steered(&error),
+            Event::Sweeping(curve) => self.sweeping(curve),
+            Event::Swept { strength, point } => self.swept(strength, point),
+            Event::SweepEnded(record) => self.sweep_ended(*record),
             Event::Replaying => self.replaying(),
             Event::Separating {
                 schema,

@@ -19,6 +19,7 @@ mod set_readings;
 mod sets;
 mod settle;
 mod steering;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod travel;
@@ -34,6 +35,7 @@ pub use set_readings::{SetLayer, SetReadings};
 pub use sets::{SetsAside, SetsView};
 pub use settle::{Derived, RangeMode, Ranges, Scale};
 pub use steering::{Part, Row, SteerPanel, Steering};
+pub use sweep::{SweepCell, SweepView};
 pub use update::{Message, update};
 
 use crate::model::{ModelCard, Tokenizer};
@@ -209,6 +211,10 @@ pub struct State {
     pub lower: Lower,
     /// Control vectors and what is in force of them.
     pub steering: Steering,
+    /// The sweep over their strengths.
+    pub sweep: Option<SweepView>,
+    /// What the one that was asked for is about, and whether its strengths are a vector's own.
+    pub(super) sweep_asked: (String, bool),
     /// How many runs have been started.
     pub runs: usize,
     /// The prompt editor.
@@ -316,6 +322,8 @@ impl State {
             gap: Gap::default(),
             lower: Lower::default(),
             steering: Steering::new(&options.steer),
+            sweep: None,
+            sweep_asked: (String::new(), false),
             runs: 0,
             prompt: Editor::new(options.prompt.as_deref().unwrap_or_default()),
             writing: options.prompt.is_none(),

@@ -14,6 +14,8 @@ pub enum Overlay {
     List(List),
     /// The sampling panel.
     Sampling(Panel),
+    /// A sweep over the strengths of what steers.
+    Sweep,
     /// The panel of control vectors.
     Steering(SteerPanel),
     /// Help or the whole of a message.
@@ -31,7 +33,7 @@ impl Overlay {
         match self {
             Self::List(_) => Context::List,
             Self::Steering(panel) if panel.typed.is_some() => Context::Field,
-            Self::Sampling(_) | Self::Steering(_) => Context::Panel,
+            Self::Sampling(_) | Self::Steering(_) | Self::Sweep => Context::Panel,
             Self::Page(_) | Self::ConfirmQuit => Context::Page,
             Self::Search(_) => Context::SearchLine,
         }

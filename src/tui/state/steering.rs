@@ -280,6 +280,18 @@ impl Steering {
         Ok(())
     }
 
+    /// Give the one vector that is asked for this strength. `false` where there is not one.
+    pub(super) fn take(&mut self, strength: f64) -> bool {
+        let mut on = self.parts.iter_mut().filter(|part| part.on);
+        match (on.next(), on.next()) {
+            (Some(part), None) if matches!(part.spec.effect, steer::Effect::Vector(_)) => {
+                part.spec.strength = strength;
+                true
+            }
+            _ => false,
+        }
+    }
+
     fn nudge(&mut self, at: usize, up: bool) {
         if let Some(part) = self.parts.get_mut(at) {
             let step = if up { STEP } else { -STEP };

@@ -208,6 +208,7 @@ impl State {
             Action::Sampling => self.overlay = Some(Overlay::Sampling(Panel::default())),
             Action::Steer => self.open_steering(),
             Action::Weaker | Action::Stronger => return self.slide(action == Action::Stronger),
+            Action::Sweep => return self.open_sweep(false),
             Action::Replay => return self.replay(),
             Action::Compare => self.open_compare(),
             Action::CompareFree => return self.compare(Pairing::Free),
@@ -287,6 +288,9 @@ impl State {
             Action::ListPageDown => page,
             _ => 0,
         };
+        if let Some(effects) = self.act_in_sweep(action) {
+            return Some(effects);
+        }
         if let Some(effects) = self.act_in_steering(action, by) {
             return Some(effects);
         }

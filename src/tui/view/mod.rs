@@ -25,6 +25,7 @@ mod sets;
 mod steering;
 mod stream;
 mod summary;
+mod sweep;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -25,6 +25,10 @@ pub fn paint(buf: &mut Buffer, state: &State) -> Option<Position> {
             None
         }
         Overlay::Steering(panel) => super::steering::paint(buf, state, panel),
+        Overlay::Sweep => {
+            super::sweep::paint(buf, state);
+            None
+        }
         Overlay::Page(page) => {
             paint_page(buf, state, page);
             None

@@ -124,3 +124,12 @@ fn nothing_of_a_comparison_is_coloured_without_colour() {
     assert!(buf.content.iter().all(|c| c.fg == plain && c.bg == plain));
     snapshot("compare_no_colour", text(&buf));
 }
+
+#[test]
+fn a_sweep_over_the_rooms() {
+    for (width, height) in SIZES {
+        let state = fixture::swept(width, height, Depth::True, 6).unwrap();
+        let shown = text(&draw(&state));
+        snapshot(&format!("sweep_{width}x{height}"), shown);
+    }
+}

@@ -5,6 +5,7 @@ mod masked;
 mod overlays;
 mod run;
 mod sets;
+mod sweep;
 mod travel;
 
 use super::{
