@@ -578,6 +578,9 @@ pub fn swept(width: u16, height: u16, depth: Depth, done: usize) -> Result<State
             for (value, plain) in cells.values.iter_mut().zip(&plain.values) {
                 *value = plain + push * (*value - plain);
             }
+            if let Some(divergence) = &mut cells.divergence {
+                divergence.iter_mut().for_each(|kl| *kl *= push * push);
+            }
             Arc::new(cells)
         });
         let cells: Vec<Arc<Cells>> = cells.collect();

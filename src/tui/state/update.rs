@@ -5,9 +5,9 @@ use super::{Clock, Field, Level, Panel, State};
 use crate::error::Error;
 use crate::session::Event;
 use crate::trace::Pairing;
-use crate::tui::action::Action;
+use crate::tui::action::{Action, Group};
 use crate::tui::effect::Effect;
-use crate::tui::keymap::Key;
+use crate::tui::keymap::{Context, Key};
 use crate::tui::layout::Room;
 use crate::tui::widgets::Zoom;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseEvent};
@@ -118,6 +118,15 @@ impl State {
             };
         }
         if let Some(action) = self.keymap.action(context, Key::from(event)) {
+            return self.act(action);
+        }
+        // Some keys of the rooms mean in a sweep what they mean there.
+        if matches!(self.overlay, Some(Overlay::Sweep))
+            && let Some(action) = self.keymap.action(Context::Rooms, Key::from(event))
+            && (action.group() == Group::Metric
+                || matches!(action, Action::Export | Action::Sweep | Action::Stop))
+            && action != Action::Metrics
+        {
             return self.act(action);
         }
         let plain = (event.modifiers - KeyModifiers::SHIFT).is_empty();

@@ -95,7 +95,7 @@ pub fn paint(buf: &mut Buffer, state: &State) {
 /// All strengths side by side; the last layer on top, and as many others around the cursor's as fit.
 fn geometry(area: Rect, sweep: &SweepView, state: &State) -> Geometry {
     let count = sweep.curve.strengths().len().max(1);
-    let width = (usize::from(area.width - LABELS) / count).clamp(3, 11) as u16;
+    let width = (usize::from(area.width - LABELS) / count).clamp(7, 11) as u16;
     let columns = usize::from((area.width - LABELS) / width).min(count);
     let fit = usize::from(area.height).max(2);
     let last = sweep.curve.states().saturating_sub(1);
@@ -168,6 +168,14 @@ fn signed(difference: Option<f64>, unit: Unit) -> String {
     }
 }
 
+/// A strength with its sign.
+fn amount(strength: f64) -> String {
+    match strength {
+        0.0 => "0".to_owned(),
+        strength => format!("{strength:+.2}").replace('-', "−"),
+    }
+}
+
 /// Layer numbers, the strengths under their columns, and what the colours mean.
 fn labels(buf: &mut Buffer, inner: Rect, state: &State, sweep: &SweepView, geometry: &Geometry) {
     let theme = &state.theme;
@@ -185,7 +193,7 @@ fn labels(buf: &mut Buffer, inner: Rect, state: &State, sweep: &SweepView, geome
         }
         let here = usize::from(column) + geometry.left == sweep.chosen;
         let style = if here { theme.accent } else { theme.muted };
-        let text = format!("{strength:+.2}").replace('-', "−");
+        let text = amount(*strength);
         let x = LABELS + column * geometry.width;
         let room = usize::from(geometry.width.saturating_sub(1));
         put(buf, inner, x + 1, y, &show::cut(&text, room), style);
@@ -262,8 +270,8 @@ fn numbers(buf: &mut Buffer, area: Rect, state: &State, sweep: &SweepView) {
     };
     let unit = state.columns().spec(state.metric).unit;
     let cell = sweep.cell(state.cursor.layer, state.metric, sweep.chosen);
-    let head = format!("strength {strength:+.2} · layer {}", state.cursor.layer);
-    put(buf, area, 0, 0, &head.replace('-', "−"), theme.accent);
+    let head = format!("strength {} · layer {}", amount(*strength), state.cursor.layer);
+    put(buf, area, 0, 0, &head, theme.accent);
     let difference = signed(cell.difference(), unit);
     for (y, name, text) in [
         (1, "plain", summary::spread_text(cell.plain, unit, false)),
