@@ -4,15 +4,17 @@ mod sets;
 
 pub use sets::{SETS, sampled, separating, sets};
 
+use super::action::Action;
 use super::colour::Depth;
 use super::state::{Message, State, update};
 use super::{Options, Sample, SampleSet};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::lens::LensSettings;
 use crate::model::config::LayerKind;
 use crate::model::{Mask, ModelCard, Tokenizer};
-use crate::session::{Event, Finish, Speed};
-use crate::trace::{Attention, Candidate, Cells, Kind, Schema, Set, Token};
+use crate::session::{Event, Finish, Speed, Turn};
+use crate::steer::{self, ControlVector, Plan, Spec};
+use crate::trace::{Attention, Candidate, Cells, Kind, Schema, Set, Side, Token};
 use ratatui::layout::Rect;
 use std::sync::Arc;
 use std::time::Duration;
@@ -464,5 +466,96 @@ pub fn finished(width: u16, height: u16, depth: Depth, tokens: usize) -> Result<
     state.clock.elapsed = Duration::from_secs(3);
     update(&mut state, Event::Finished(Finish::Length));
     update(&mut state, Message::Resize(width, height));
+    Ok(state)
+}
+
+/// Where the texts of [`compared`] part.
+pub const PARTS: usize = 16;
+
+/// A plan of one made-up push of strength `strength` is in force, from `turn` on in the run at hand.
+///
+/// # Errors
+/// Never, unless a made-up vector stops fitting the made-up model.
+pub fn steered(strength: f64, turn: Option<Turn>) -> Result<Event> {
+    let mut plan = Plan::default();
+    let directions = (4..=BLOCKS).map(|layer| (layer, vec![0.1; 192])).collect();
+    let spec = Spec {
+        strength,
+        layers: Some(4..=BLOCKS),
+        ..Spec::new(steer::Effect::Vector("mood".into()))
+    };
+    let vector = ControlVector::new(directions).map_err(Error::Usage)?;
+    plan.push(&spec, &vector, &card())?;
+    Ok(Event::Steered {
+        plan,
+        turn,
+        remarks: Vec::new(),
+    })
+}
+
+/// What the lens read at a position of the steered branch: later layers are surer or less sure, by turns of the text.
+fn steered_cells(position: usize) -> Cells {
+    let schema = Schema::new(&lens());
+    let mut cells = cells(position);
+    for layer in 4..=BLOCKS {
+        let depth = (layer - 3) as f32 / (BLOCKS - 3) as f32;
+        let push = depth * (noise(position, 11) - 0.4);
+        for name in ["entropy", "varentropy", "surprisal", "prob_margin"] {
+            if let Some(metric) = schema.find(name) {
+                let value = &mut cells.values[layer * schema.len() + metric.0];
+                *value *= 1.0 + push;
+            }
+        }
+    }
+    let near = |layer: usize| match layer {
+        0..4 => 0.0,
+        layer => 0.4 * noise(position, layer) * (layer - 3) as f32 / 9.0,
+    };
+    cells.divergence = (position < PARTS).then(|| (0..=BLOCKS).map(near).collect());
+    cells.plan = 1;
+    cells
+}
+
+/// The events of a comparison of which both branches have `tokens`.
+#[must_use]
+pub fn comparison(tokens: usize) -> Vec<Event> {
+    let side = |side: Side, event: Event| Event::Side(side, Box::new(event));
+    let mut events: Vec<Event> = Side::BOTH.map(|s| side(s, started(64))).into();
+    for position in 0..tokens {
+        for (s, cells) in [
+            (Side::Baseline, cells as fn(usize) -> Cells),
+            (Side::Steered, steered_cells),
+        ] {
+            if let Some(before) = position.checked_sub(1) {
+                let cells = Arc::new(cells(before));
+                let position = before;
+                events.push(side(s, Event::Cells { position, cells }));
+            }
+            let mut here = token(position);
+            if s == Side::Steered && position >= PARTS {
+                let other = token(position + 11);
+                (here.id, here.bytes) = (other.id, other.bytes);
+            }
+            events.push(side(s, Event::Token(here)));
+        }
+    }
+    events
+}
+
+/// A state in the middle of a comparison of which both branches have `tokens`.
+///
+/// # Errors
+/// As [`tokenizer`] and [`steered`].
+pub fn compared(width: u16, height: u16, depth: Depth, tokens: usize) -> Result<State> {
+    let mut state = State::new(&options(), depth, Rect::new(0, 0, width, height))?;
+    update(&mut state, loaded()?);
+    state.prompt.set("The capital of Velmora is");
+    state.writing = false;
+    update(&mut state, Action::CompareFree);
+    update(&mut state, steered(-0.3, None)?);
+    for event in comparison(tokens) {
+        update(&mut state, event);
+    }
+    state.settle();
     Ok(state)
 }

@@ -12,6 +12,7 @@ mod lens;
 mod oracle;
 mod steer;
 mod steer_binary;
+mod steer_engine;
 mod steer_files;
 mod steer_mood;
 mod terminal;

@@ -14,7 +14,7 @@ struct Screen {
     writer: Option<Box<dyn Write + Send>>,
     parser: Arc<Mutex<vt100::Parser>>,
     raw: Arc<Mutex<Vec<u8>>>,
-    _home: tempfile::TempDir,
+    home: tempfile::TempDir,
 }
 
 impl Screen {
@@ -54,7 +54,7 @@ impl Screen {
             writer,
             parser,
             raw,
-            _home: home,
+            home,
         }
     }
 
@@ -179,6 +179,93 @@ fn a_masked_model_fills_gaps_on_the_screen() {
     screen.type_in("C");
     screen.wait("the answer", |s| s.contains("draws no tokens"));
     screen.type_in("q");
+    assert_eq!(screen.ended(), 0);
+    screen.restored();
+}
+
+/// Steered in the middle of a story, replayed, exported: what the files say is what was done.
+#[test]
+fn a_story_is_steered_on_its_way_replayed_and_exported() {
+    let mut screen = Screen::open(36, 120, &["-n", "4000"]);
+    screen.wait("the model", |s| s.contains("12 blocks"));
+    screen.type_in("Jack went to the river with his dog.\r");
+    screen.wait("tokens", |s| s.contains("streaming"));
+    screen.type_in(" ");
+    screen.wait("the pause", |s| {
+        s.contains("paused") || s.contains("end of text")
+    });
+    screen.type_in("s");
+    screen.wait("the panel", |s| s.contains("[ ] mood ×−0.30 layers 4–12"));
+    screen.type_in("\r");
+    screen.wait("the push", |s| s.contains("in force: mood ×−0.30"));
+    screen.type_in("\x1b");
+    screen.wait("the panel to close", |s| !s.contains("in force:"));
+    screen.type_in(".");
+    screen.type_in(".");
+    let mixed = "under more than one plan";
+    screen.wait("cells of both", |s| s.contains(mixed));
+    screen.type_in("x");
+    screen.wait("the first export", |s| s.contains("Wrote"));
+    screen.type_in("a");
+    screen.wait("one plan", |s| {
+        !s.contains(mixed) && s.contains("steered by mood")
+    });
+    screen.type_in("x");
+    let exported = |n: usize| {
+        screen
+            .home
+            .path()
+            .join(format!("entroscope-runs/run-00{n}"))
+    };
+    let began = Instant::now();
+    while !exported(2).join("manifest.json").exists() {
+        assert!(began.elapsed() < DEADLINE, "{}", screen.contents());
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    let read = |n: usize, file: &str| std::fs::read_to_string(exported(n).join(file)).unwrap();
+    let manifest = |n: usize| -> serde_json::Value {
+        serde_json::from_str(&read(n, "manifest.json")).unwrap()
+    };
+    let before = manifest(1);
+    assert!(before["steering"].is_null());
+    let turn = before["steering_changes"][0]["position"].as_u64().unwrap();
+    assert_eq!(
+        before["steering_changes"][0]["steering"][0]["strength"],
+        -0.3
+    );
+    let after = manifest(2);
+    assert_eq!(after["steering"][0]["path"], "mood");
+    assert!(after["steering_changes"].is_null());
+    assert_eq!(
+        read(1, "tokens.csv").lines().count(),
+        read(2, "tokens.csv").lines().count()
+    );
+    // Before the turn the pushed layers say something else now, those below them what they said.
+    let entropies = |n: usize| -> Vec<(u64, u64, String)> {
+        let text = read(n, "cells.csv");
+        let mut table = csv::Reader::from_reader(text.as_bytes());
+        let header = table.headers().unwrap().clone();
+        let column = |name: &str| header.iter().position(|h| h == name).unwrap();
+        let [position, layer, entropy] = ["position", "layer", "entropy"].map(column);
+        let rows = table.records().map(Result::unwrap);
+        let number = |field: &str| field.parse().unwrap();
+        rows.map(|row| {
+            let at = (number(&row[position]), number(&row[layer]));
+            (at.0, at.1, row[entropy].to_owned())
+        })
+        .collect()
+    };
+    let mut compared = 0;
+    for (a, b) in entropies(1).iter().zip(&entropies(2)) {
+        assert_eq!((a.0, a.1), (b.0, b.1));
+        if a.0 < turn && (a.1 < 4 || a.1 == 12) {
+            assert_eq!(a.2 == b.2, a.1 < 4, "position {}, layer {}", a.0, a.1);
+            compared += 1;
+        }
+    }
+    assert!(compared > 20, "{compared}");
+    screen.type_in("q");
+    screen.type_in("\r");
     assert_eq!(screen.ended(), 0);
     screen.restored();
 }

@@ -213,7 +213,10 @@ impl State {
             sampling: self.settings.sampling.clone(),
             sampling_changes: Vec::new(),
             lens: self.job.lens.clone(),
-            plans: vec![(1, self.steering.label.clone())],
+            plans: match pushed && !steering.is_empty() {
+                true => vec![(1, self.steering.label.clone())],
+                false => Vec::new(),
+            },
             steering,
             steering_changes: Vec::new(),
             finish: None,

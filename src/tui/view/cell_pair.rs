@@ -85,7 +85,8 @@ pub fn paint(buf: &mut Buffer, area: Rect, state: &State, runs: [&Run; 2]) {
         let mut x = put(buf, area, 1, y, &name, style);
         let change = match cell.difference {
             Some(d) if d < 0.0 => format!("−{}", show::number(Some(-d), spec.unit).trim()),
-            Some(d) => format!("+{}", show::number(Some(d), spec.unit).trim()),
+            Some(d) if d > 0.0 => format!("+{}", show::number(Some(d), spec.unit).trim()),
+            Some(d) => show::number(Some(d), spec.unit),
             None => "n/a".to_owned(),
         };
         for text in [

@@ -315,12 +315,16 @@ pub fn map_words(state: &State) -> (String, String) {
         Scale::Log => " · log",
         Scale::Linear => "",
     };
-    let rest = format!(
-        "· {} states × {} tokens · {}{log}",
-        run.grid.states(),
-        run.grid.len(),
-        state.map.range.label()
-    );
+    let range = format!("· {}{log}", state.map.range.label());
+    let rest = match state.beside {
+        // Half the width, and the other half says the same.
+        Some(_) => range,
+        None => format!(
+            "· {} states × {} tokens {range}",
+            run.grid.states(),
+            run.grid.len()
+        ),
+    };
     (first, rest)
 }
 

@@ -113,6 +113,20 @@ fn useful(state: &State) -> Vec<Action> {
             [control, &rest].concat()
         }
         (_, Phase::Reading) if state.masked() => vec![A::Stop, A::Palette, A::Help],
+        (_, Phase::Reading | Phase::Streaming | Phase::Paused) if state.beside.is_some() => vec![
+            A::PauseResume,
+            A::Step,
+            A::Stop,
+            A::Steer,
+            A::Stronger,
+            A::TurnGap,
+            A::TurnLower,
+            A::Metrics,
+            A::Follow,
+            A::Replay,
+            A::Palette,
+            A::Help,
+        ],
         (_, Phase::Reading | Phase::Streaming | Phase::Paused) => vec![
             A::PauseResume,
             A::Step,

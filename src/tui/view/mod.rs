@@ -27,6 +27,8 @@ mod stream;
 mod summary;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_compare;
 mod title;
 
 use super::layout::{LEAST, Mode, Room};

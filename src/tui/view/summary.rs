@@ -105,21 +105,20 @@ fn plot(buf: &mut Buffer, area: Rect, state: &State, layers: &[Summary]) {
         ..plot
     };
     let last = (layers.len() - 1).to_string();
+    let end = row.width.saturating_sub(last.len() as u16);
     put(buf, row, 0, 0, "0", theme.muted);
-    let x = put(buf, row, 3, 0, "layer", theme.muted);
-    let x = put(buf, row, x + 2, 0, "⠤⠤", theme.mean);
-    let x = put(buf, row, x + 1, 0, "baseline", theme.muted);
-    let x = put(buf, row, x + 2, 0, "⠤⠤", theme.curve);
-    let x = put(buf, row, x + 1, 0, "steered", theme.muted);
-    put(buf, row, x + 2, 0, "⠄⠄ ± std", theme.muted);
-    put(
-        buf,
-        row,
-        row.width - last.len() as u16,
-        0,
-        &last,
-        theme.muted,
-    );
+    put(buf, row, end, 0, &last, theme.muted);
+    let mut x = put(buf, row, 3, 0, "layer", theme.muted);
+    for (mark, style, name) in [
+        ("⠤⠤", theme.mean, "baseline"),
+        ("⠤⠤", theme.curve, "steered"),
+        ("⠄⠄", theme.muted, "± std"),
+    ] {
+        if x + 6 + show::columns(name) as u16 <= end {
+            x = put(buf, row, x + 2, 0, mark, style);
+            x = put(buf, row, x + 1, 0, name, theme.muted);
+        }
+    }
 }
 
 /// The numbers of the cursor's layer, and what n they have.
@@ -169,7 +168,7 @@ pub fn spread_text(spread: Option<Spread>, unit: Unit, signed: bool) -> String {
     let number = |value: f64| show::number(Some(value as f32), unit).trim().to_owned();
     let sign = match spread.mean {
         mean if mean < 0.0 => "−",
-        _ if signed => "+",
+        mean if signed && mean > 0.0 => "+",
         _ => "",
     };
     let unit = match unit.label() {

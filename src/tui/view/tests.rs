@@ -22,16 +22,16 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use unicode_width::UnicodeWidthStr as _;
 
-const SIZES: [(u16, u16); 4] = [(60, 16), (80, 24), (120, 36), (200, 60)];
+pub(super) const SIZES: [(u16, u16); 4] = [(60, 16), (80, 24), (120, 36), (200, 60)];
 
-fn draw(state: &State) -> Buffer {
+pub(super) fn draw(state: &State) -> Buffer {
     let mut buf = Buffer::empty(state.area);
     paint(&mut buf, state);
     buf
 }
 
 /// The symbols line by line, as a terminal would show them.
-fn text(buf: &Buffer) -> String {
+pub(super) fn text(buf: &Buffer) -> String {
     let mut out = String::new();
     for y in 0..buf.area.height {
         let mut line = String::new();
@@ -79,7 +79,7 @@ fn running(width: u16, height: u16) -> State {
     fixture::state(width, height, Depth::True, 48).unwrap()
 }
 
-fn snapshot(name: &str, content: String) {
+pub(super) fn snapshot(name: &str, content: String) {
     let mut settings = insta::Settings::clone_current();
     settings.set_snapshot_path("../snapshots");
     settings.set_prepend_module_to_snapshot(false);

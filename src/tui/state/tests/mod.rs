@@ -1,5 +1,6 @@
 //! Behaviour, driven by messages alone: keys, clicks, engine events, the clock.
 
+mod compare;
 mod masked;
 mod overlays;
 mod run;
