@@ -74,7 +74,7 @@ pub fn paint(buf: &mut Buffer, area: Rect, state: &State, sets: &SetsView) {
     }
     numbers(buf, area, plot, axes, medians, crossing, state);
     let mut line = legend(state, sets, ["o", "x"], area.width >= 60);
-    line.push_span(Span::styled("* both  OX 3 or more", theme.muted));
+    line.push_span(Span::styled("* both  OX 3+", theme.muted));
     put_line(buf, area, 1, area.height - 1, &line);
 }
 
