@@ -90,7 +90,10 @@ fn sets(args: &Args) -> Result<Option<PromptSets>> {
             read_prompts(unknown, args.chat)?,
         ],
         names: Set::BOTH.map(Set::label),
-        origins: [known, unknown].map(|file| text::path(file)),
+        origins: [known, unknown].map(|file| {
+            let name = file.file_name().unwrap_or(file.as_os_str());
+            text::path(Path::new(name))
+        }),
     }))
 }
 

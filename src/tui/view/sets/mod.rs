@@ -58,12 +58,13 @@ pub fn pane_title(state: &State, pane: SetPane) -> Line<'static> {
     let label = show::visible(&spec.label);
     let (first, rest, short) = match pane {
         SetPane::Profiles => {
-            let steered = match sets.label.as_str() {
-                "" => String::new(),
-                label => format!(" · both steered by {label}"),
+            // The legend has the deviation too.
+            let rest = match sets.label.as_str() {
+                "" => "· mean ± std".to_owned(),
+                label => format!("· steered by {label}"),
             };
             let first = format!("{label}{} by layer", in_unit(spec.unit.label()));
-            (first, format!("· mean ± std{steered}"), "· ± std")
+            (first, rest, "· ± std")
         }
         SetPane::Quadrant => {
             let layer = format!("· layer {}", state.cursor.layer);

@@ -45,7 +45,7 @@ pub fn paint(buf: &mut Buffer, area: Rect, state: &State, sets: &SetsView) {
     if lines.len() > room {
         return more(buf, area, state);
     }
-    let half = usize::from(area.width / 2).saturating_sub(14);
+    let half = usize::from(area.width / 2).saturating_sub(4);
     let spans = Set::BOTH.into_iter().flat_map(|set| {
         let (name, origin) = (sets.names[set as usize], &sets.origins[set as usize]);
         [
@@ -53,13 +53,12 @@ pub fn paint(buf: &mut Buffer, area: Rect, state: &State, sets: &SetsView) {
             Span::styled(format!("{}   ", show::cut(origin, half)), theme.muted),
         ]
     });
-    put_line(
-        buf,
-        area,
-        1,
-        lines.len() as u16 + 2,
-        &Line::from_iter(spans),
-    );
+    let y = lines.len() as u16 + 2;
+    put_line(buf, area, 1, y, &Line::from_iter(spans));
+    if !sets.label.is_empty() {
+        let text = format!("both steered by {}", sets.label);
+        put(buf, area, 1, y + 1, &text, theme.muted);
+    }
 }
 
 /// The key to the rest, over the end of the last line.
