@@ -285,7 +285,8 @@ mod tests {
             .map(|(known, unknown)| auroc(&known, &unknown).unwrap())
             .collect();
         values.sort_by(f64::total_cmp);
-        let tails = [0.025, 0.975].map(|q| quantile(&values, q).unwrap());
+        let tail = (1.0 - 0.95) / 2.0;
+        let tails = [tail, 1.0 - tail].map(|q| quantile(&values, q).unwrap());
         let found = auroc_interval(&known, &unknown, 200, 0.95, 3);
         assert_eq!(found, Some((tails[0], tails[1])));
     }

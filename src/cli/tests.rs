@@ -32,6 +32,16 @@ fn nothing_opens_the_screen() {
 }
 
 #[test]
+fn the_screen_takes_two_sets_of_prompts_or_none() {
+    let cli = parse(&["--known", "a", "--unknown", "b"]).unwrap();
+    assert!(cli.screen.known.is_some() && cli.screen.unknown.is_some());
+    for half in [["--known", "a"], ["--unknown", "b"]] {
+        let kind = parse(&half).unwrap_err().kind();
+        assert_eq!(kind, ErrorKind::MissingRequiredArgument);
+    }
+}
+
+#[test]
 fn common_flags_stand_on_either_side() {
     for line in [
         &["--model", "x", "-v", "run", "hi"][..],

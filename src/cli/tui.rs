@@ -91,7 +91,10 @@ fn sets(args: &Args) -> Result<Option<PromptSets>> {
             read_prompts(unknown, args.chat)?,
         ],
         names: Set::BOTH.map(Set::label),
-        origins: [known, unknown].map(|file| text::path(file)),
+        origins: [known, unknown].map(|file| {
+            let name = file.file_name().unwrap_or(file.as_os_str());
+            text::path(Path::new(name))
+        }),
     }))
 }
 
@@ -189,5 +192,77 @@ fn colour(asked: Colour) -> ColourChoice {
         Colour::Ansi256 => ColourChoice::Ansi256,
         Colour::Ansi16 => ColourChoice::Ansi16,
         Colour::Never => ColourChoice::Never,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tui::action::Action;
+    use crate::tui::colour::Depth;
+    use crate::tui::effect::Effect;
+    use crate::tui::fixture;
+    use crate::tui::state::update;
+
+    #[test]
+    fn each_export_writes_its_own_tables() {
+        let sets = fixture::sets(120, 36, Depth::True, 60).unwrap();
+        let run = fixture::finished(120, 36, Depth::True, 12).unwrap();
+        let sets_files = &["profiles.csv", "separation.csv", "manifest.json"][..];
+        let run_files = &[
+            "cells.csv",
+            "tokens.csv",
+            "attention.csv",
+            "attention_layers.csv",
+            "manifest.json",
+        ];
+        for (mut state, files) in [(sets, sets_files), (run, run_files)] {
+            let effects = update(&mut state, Action::Export);
+            let [Effect::Export(export)] = &effects[..] else {
+                panic!("{effects:?}");
+            };
+            let folder = tempfile::tempdir().unwrap();
+            let folder = folder.path().join("out");
+            let written = write(&folder, export).unwrap();
+            let names: Vec<_> = written.iter().filter_map(|file| file.file_name()).collect();
+            assert_eq!(names, files);
+            if let Export::Sets(_, samples) = export {
+                let mut table = Vec::new();
+                export::separation_csv(&mut table, samples).unwrap();
+                let file = std::fs::read(folder.join("separation.csv")).unwrap();
+                assert_eq!(file, table);
+            }
+        }
+    }
+
+    #[test]
+    fn sets_are_read_as_compare_reads_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            Some(path)
+        };
+        let mut args = Args {
+            known: file("known.jsonl", "{\"prompt\":\"a b\",\"id\":1}\n"),
+            unknown: file("unknown.txt", "c\n\nd\n"),
+            ..Args::default()
+        };
+        let given = sets(&args).unwrap().unwrap();
+        let text = |text: &str| Prompt::Text(text.to_owned());
+        assert_eq!(
+            given.prompts,
+            [vec![text("a b")], vec![text("c"), text("d")]]
+        );
+        assert!(given.origins[1].ends_with("unknown.txt"));
+        args.unknown = file("empty.txt", "\n");
+        assert!(sets(&args).is_err());
+        assert_eq!(sets(&Args::default()).unwrap(), None);
+        let roles: Vec<_> = samples()
+            .unwrap()
+            .into_iter()
+            .filter_map(|s| s.role)
+            .collect();
+        assert_eq!(roles, Set::BOTH);
     }
 }

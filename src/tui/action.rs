@@ -133,7 +133,7 @@ actions! {
         Compare "compare" "compare" "Choose what to compare";
         CompareFree "compare-free" "free" "Plain beside steered, each goes on with its own text";
         CompareLocked "compare-locked" "locked" "Plain beside steered, both read the plain model's text";
-        CompareSets "compare-sets" "two sets" "What the model knows beside what it never met: two sets of prompts";
+        CompareSets "compare-sets" "two sets" "Known beside near-OOD: two sets of prompts, layer by layer";
         CompareOff "compare-off" "alone" "One run alone again";
         TurnPairing "free-or-locked" "free/locked" "Compare free instead of locked, or the other way round";
         TurnLower "lower-room" "view" "What a comparison shows where it has no room for all of it";

@@ -35,6 +35,7 @@ impl State {
                 self.offer_samples();
                 self.offer_vectors();
                 self.phase = Phase::Ready;
+                self.offer_sets();
                 let mut effects = Vec::new();
                 if !self.steering.asked().is_empty() {
                     effects = self.steer();

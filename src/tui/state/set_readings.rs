@@ -52,7 +52,10 @@ impl State {
         };
         let samples = &sets.samples;
         let (number, count) = (sets.number, samples.count());
-        let (layer, metric) = (self.cursor.layer.min(samples.states() - 1), self.metric);
+        let (layer, metric) = (
+            self.cursor.layer.min(samples.states().saturating_sub(1)),
+            self.metric,
+        );
         self.cursor.layer = layer;
         let ended = !matches!(self.phase, Phase::Reading | Phase::Streaming);
         let heavy = samples.states() * count > HEAVY;

@@ -101,6 +101,18 @@ impl State {
         })
     }
 
+    /// Say how the user's own sets are read.
+    pub(super) fn offer_sets(&mut self) {
+        if let Some(given) = &self.sets_aside.given {
+            let [known, unknown] = &given.origins;
+            let text = format!(
+                "{} reads both sets of prompts: {known}, {unknown}",
+                self.key_of(Action::CompareSets)
+            );
+            self.note(Level::Info, text);
+        }
+    }
+
     /// Read two sets of prompts, all of each.
     pub(super) fn compare_sets(&mut self) -> Vec<Effect> {
         if self.model.is_none() {

@@ -270,7 +270,11 @@ fn numbers(buf: &mut Buffer, area: Rect, state: &State, sweep: &SweepView) {
     };
     let unit = state.columns().spec(state.metric).unit;
     let cell = sweep.cell(state.cursor.layer, state.metric, sweep.chosen);
-    let head = format!("strength {} · layer {}", amount(*strength), state.cursor.layer);
+    let head = format!(
+        "strength {} · layer {}",
+        amount(*strength),
+        state.cursor.layer
+    );
     put(buf, area, 0, 0, &head, theme.accent);
     let difference = signed(cell.difference(), unit);
     for (y, name, text) in [

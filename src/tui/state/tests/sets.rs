@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::ModelCard;
-use crate::trace::{Metric, Set};
+use crate::trace::Set;
 use crate::tui::PromptSets;
 use crate::tui::layout::SetPane;
 use crate::tui::state::Choice;
@@ -506,15 +506,4 @@ fn what_both_were_read_under_stays_with_them() {
         panic!("{effects:?}");
     };
     assert!(record.steering.is_some(), "the manifest says so");
-}
-
-#[test]
-fn a_metric_that_no_prompt_has_is_absent() {
-    let mut state = sets(ALL);
-    state.metric = Metric(state.columns().len() - 1);
-    state.settle();
-    assert!(state.derived.sets.layers[0].auroc.is_some());
-    state.metric = state.columns().find("kl_final").unwrap();
-    state.settle();
-    assert_eq!(state.derived.sets.layers[0].interval, None);
 }

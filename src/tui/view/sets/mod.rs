@@ -56,33 +56,37 @@ pub fn pane_title(state: &State, pane: SetPane) -> Line<'static> {
     };
     let spec = state.columns().spec(state.metric);
     let label = show::visible(&spec.label);
-    let (first, rest) = match pane {
+    let (first, rest, short) = match pane {
         SetPane::Profiles => {
-            let steered = match sets.label.as_str() {
-                "" => String::new(),
-                label => format!(" · both steered by {label}"),
+            // The legend has the deviation too.
+            let rest = match sets.label.as_str() {
+                "" => "· mean ± std".to_owned(),
+                label => format!("· steered by {label}"),
             };
-            (
-                format!("{label}{} by layer", in_unit(spec.unit.label())),
-                format!("· mean ± std{steered}"),
-            )
+            let first = format!("{label}{} by layer", in_unit(spec.unit.label()));
+            (first, rest, "· ± std")
         }
-        SetPane::Quadrant => (
-            "Entropy × varentropy".to_owned(),
-            format!("· layer {}", state.cursor.layer),
-        ),
-        SetPane::Separation => ("AUROC by layer".to_owned(), format!("· {label}")),
-        SetPane::Statement => (
-            "What this shows".to_owned(),
-            match state.phase.is_running() {
-                true => "· so far".to_owned(),
-                false => String::new(),
-            },
-        ),
+        SetPane::Quadrant => {
+            let layer = format!("· layer {}", state.cursor.layer);
+            ("Entropy × varentropy".to_owned(), layer, "")
+        }
+        SetPane::Separation => ("AUROC by layer".to_owned(), format!("· {label}"), ""),
+        SetPane::Statement => {
+            let so_far = if state.phase.is_running() {
+                "· so far"
+            } else {
+                ""
+            };
+            ("What this shows".to_owned(), so_far.to_owned(), "")
+        }
     };
     let width = usize::from(state.derived.plan.sets.of(pane).width);
     let room = width.saturating_sub(show::columns(&first) + 7);
-    title(state, !state.writing, &first, &show::cut(&rest, room))
+    let rest = match show::columns("· mean ± std") <= room {
+        true => show::cut(&rest, room),
+        false => short.to_owned(),
+    };
+    title(state, !state.writing, &first, &rest)
 }
 
 fn in_unit(unit: &str) -> String {
@@ -129,15 +133,18 @@ fn style(theme: &Theme, set: Set) -> Style {
     }
 }
 
-/// The lines of both sets for a legend: how each is drawn, its name and size.
-fn legend(state: &State, sets: &SetsView, marks: [&str; 2]) -> Line<'static> {
+/// The lines of both sets for a legend: how each is drawn, its name and its size.
+fn legend(state: &State, sets: &SetsView, marks: [&str; 2], sizes: bool) -> Line<'static> {
     let theme = &state.theme;
     let spans = Set::BOTH.into_iter().flat_map(|set| {
         let at = set as usize;
-        let n = sets.samples.of(set).len();
+        let size = match sizes {
+            true => format!(" · n {}", sets.samples.of(set).len()),
+            false => String::new(),
+        };
         [
             Span::styled(format!("{} ", marks[at]), style(theme, set)),
-            Span::styled(format!("{} · n {n}   ", sets.names[at]), theme.base),
+            Span::styled(format!("{}{size}  ", sets.names[at]), theme.base),
         ]
     });
     Line::from_iter(spans)

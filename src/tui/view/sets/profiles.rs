@@ -75,10 +75,10 @@ pub fn paint(buf: &mut Buffer, area: Rect, state: &State, sets: &SetsView) {
     .render(plot, buf);
     profile::axis(buf, area, plot, state, layers.len());
     let marks = if bands(theme) { "⠤⠤" } else { "⠄⠄" };
-    let mut line = legend(state, sets, ["⠤⠤", marks]);
+    let mut line = legend(state, sets, ["⠤⠤", marks], true);
     let std = match bands(theme) {
-        true => "⠄⠄ ± std",
-        false => "",
+        true if line.width() + 9 <= usize::from(area.width) => "⠄⠄ ± std",
+        _ => "",
     };
     line.push_span(Span::styled(std, theme.muted));
     put_line(buf, area, 1, area.height - 1, &line);

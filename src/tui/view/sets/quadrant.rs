@@ -32,8 +32,8 @@ pub fn paint(buf: &mut Buffer, area: Rect, state: &State, sets: &SetsView) {
     let Some(medians) = state.derived.sets.medians else {
         let text = match sets.samples.count() {
             0 => {
-                "Each prompt a mark: rightward how unsure the layer is, upward how unevenly. Known prompts should gather \
-                 at the left."
+                "Each prompt a mark: its entropy rightward, its varentropy upward, lines at the medians of all. What the \
+                 model knows should gather at the left."
             }
             _ => "n/a: no prompt has both numbers",
         };
@@ -73,10 +73,8 @@ pub fn paint(buf: &mut Buffer, area: Rect, state: &State, sets: &SetsView) {
         count(buf, plot, crossing, medians, state);
     }
     numbers(buf, area, plot, axes, medians, crossing, state);
-    let mut line = legend(state, sets, ["o", "x"]);
-    for part in ["* both   ", "O X three or more   "] {
-        line.push_span(Span::styled(part, theme.muted));
-    }
+    let mut line = legend(state, sets, ["o", "x"], area.width >= 60);
+    line.push_span(Span::styled("* both  OX 3+", theme.muted));
     put_line(buf, area, 1, area.height - 1, &line);
 }
 

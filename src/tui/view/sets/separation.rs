@@ -25,6 +25,8 @@ use ratatui::widgets::Widget;
 
 /// Columns and rows of the numbers of one layer.
 const TABLE: (u16, u16) = (39, 5);
+/// Rows of a curve that leaves room for the differences below it.
+const ROOMY: u16 = 9;
 
 /// Paint curve, differences and numbers.
 pub fn paint(buf: &mut Buffer, area: Rect, state: &State, sets: &SetsView) {
@@ -35,7 +37,7 @@ pub fn paint(buf: &mut Buffer, area: Rect, state: &State, sets: &SetsView) {
     }
     let (width, height) = TABLE;
     // Beside the curve where it stays wide, below it where it stays high.
-    let beside = area.width >= width + 36 || area.height < height + 7;
+    let beside = area.width >= width + 36 || area.height < height + 6;
     let (curve, table) = match beside {
         true => {
             let left = area.width.saturating_sub(width);
@@ -53,10 +55,12 @@ pub fn paint(buf: &mut Buffer, area: Rect, state: &State, sets: &SetsView) {
             )
         }
         false => {
-            let above = area.height - height - 1;
+            // A free row keeps them apart where there is one to spare.
+            let free = u16::from(area.height >= height + 1 + ROOMY);
+            let above = area.height - height - free;
             let table = Rect {
                 x: area.x + 1,
-                y: area.y + above + 1,
+                y: area.y + above + free,
                 width: area.width - 1,
                 height,
             };
@@ -71,20 +75,21 @@ pub fn paint(buf: &mut Buffer, area: Rect, state: &State, sets: &SetsView) {
     };
     numbers(buf, table, state, sets);
     key(buf, table, state, beside);
-    plot(buf, curve, state);
+    plot(buf, curve, state, sets);
 }
 
 /// The curve between the interval's ends, the line of chance, and the differences below.
-fn plot(buf: &mut Buffer, area: Rect, state: &State) {
+fn plot(buf: &mut Buffer, area: Rect, state: &State, sets: &SetsView) {
     let theme = &state.theme;
     let layers = &state.derived.sets.layers;
-    if area.height < 5 || area.width < NUMBERS + 8 {
+    if area.height < 4 || area.width < NUMBERS + 8 {
         return;
     }
+    let roomy = area.height >= ROOMY;
     let plot = Rect {
         x: area.x + NUMBERS,
         width: area.width - NUMBERS - 1,
-        height: area.height - 3,
+        height: area.height - if roomy { 3 } else { 1 },
         ..area
     };
     let of = |value: fn(&SetLayer) -> Option<f64>| -> Vec<Option<f32>> {
@@ -126,12 +131,14 @@ fn plot(buf: &mut Buffer, area: Rect, state: &State) {
     }
     .render(plot, buf);
     profile::axis(buf, area, plot, state, layers.len());
-    differences(buf, area, plot, state);
+    if roomy {
+        differences(buf, area, plot, state, sets);
+    }
 }
 
 /// The difference of the means in colours around zero, each layer under its point of the curve, and the bar of these
 /// colours.
-fn differences(buf: &mut Buffer, area: Rect, plot: Rect, state: &State) {
+fn differences(buf: &mut Buffer, area: Rect, plot: Rect, state: &State, sets: &SetsView) {
     let theme = &state.theme;
     let layers = &state.derived.sets.layers;
     let most = layers.iter().filter_map(|layer| layer.difference);
@@ -175,14 +182,20 @@ fn differences(buf: &mut Buffer, area: Rect, plot: Rect, state: &State) {
         let style = Style::new().bg(shade.bg).fg(shade.glyph_ink);
         spans.push(Span::styled(String::from(shade.glyph), style));
     }
-    let end = format!(" +{text} {}", unit.label());
+    let end = format!(" +{text} {}", unit.label()).trim_end().to_owned();
     spans.push(Span::styled(end, theme.base));
     let bar = Rect {
         y: row + 1,
         height: 1,
         ..area
     };
-    put_line(buf, bar, NUMBERS, 0, &Line::from(spans));
+    let mut line = Line::from(spans);
+    let what = format!(" {} − {}", sets.names[1], sets.names[0]);
+    if NUMBERS + line.width() as u16 + show::columns(&what) as u16 <= bar.width {
+        line.push_span(Span::styled(what, theme.muted));
+    }
+    let x = NUMBERS.min(bar.width.saturating_sub(line.width() as u16));
+    put_line(buf, bar, x, 0, &line);
 }
 
 /// The numbers of the cursor's layer.

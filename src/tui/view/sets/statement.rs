@@ -13,6 +13,7 @@ use crate::trace::Set;
 use crate::tui::action::Action;
 use crate::tui::keymap::Context;
 use crate::tui::layout::Mode;
+use crate::tui::show;
 use crate::tui::state::{SetsView, State, wrap};
 use crate::tui::view::{put, put_line};
 use ratatui::buffer::Buffer;
@@ -44,13 +45,19 @@ pub fn paint(buf: &mut Buffer, area: Rect, state: &State, sets: &SetsView) {
     if lines.len() > room {
         return more(buf, area, state);
     }
-    for (set, y) in Set::BOTH.into_iter().zip(lines.len() as u16 + 2..) {
+    let half = usize::from(area.width / 2).saturating_sub(4);
+    let spans = Set::BOTH.into_iter().flat_map(|set| {
         let (name, origin) = (sets.names[set as usize], &sets.origins[set as usize]);
-        let line = Line::from(vec![
-            Span::styled(format!("{name:<9}"), style(theme, set)),
-            Span::styled(origin.clone(), theme.muted),
-        ]);
-        put_line(buf, area, 1, y, &line);
+        [
+            Span::styled(format!("{name}: "), style(theme, set)),
+            Span::styled(format!("{}   ", show::cut(origin, half)), theme.muted),
+        ]
+    });
+    let y = lines.len() as u16 + 2;
+    put_line(buf, area, 1, y, &Line::from_iter(spans));
+    if !sets.label.is_empty() {
+        let text = format!("both steered by {}", sets.label);
+        put(buf, area, 1, y + 1, &text, theme.muted);
     }
 }
 
