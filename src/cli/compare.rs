@@ -48,7 +48,7 @@ pub struct Args {
         long,
         value_name = "S",
         help_heading = "Steering",
-        required_unless_present_any = ["known", "against", "config"]
+        required_unless_present_any = ["known", "against", "config", "beside"]
     )]
     pub steer: Vec<Spec>,
     /// Let B read A's text, so that cells compare one to one: the steered model the plain one's, or --against's that of --model
@@ -60,6 +60,9 @@ pub struct Args {
     /// Another model to read the prompt, which --model is held against
     #[arg(long, value_name = "M", help_heading = "Two runs", conflicts_with_all = ["steer", "known"])]
     pub against: Option<String>,
+    /// Another prompt, which the first is held against; --steer then pushes both
+    #[arg(long, value_name = "TEXT", help_heading = "Two runs", conflicts_with_all = ["known", "against", "locked", "sweep"])]
+    pub beside: Option<String>,
     /// Many strengths instead of one.
     #[command(flatten)]
     pub sweep: sweep::SweepArgs,
@@ -118,10 +121,11 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     if let (Some(known), Some(unknown)) = (&args.known, &args.unknown) {
         return sets(args, known, unknown, context);
     }
-    match (&args.sweep.sweep, &args.against) {
-        (Some(strengths), _) => sweep::run(args, strengths, context),
-        (None, Some(model)) => against::run(args, model, context),
-        (None, None) => steered(args, context),
+    match (&args.sweep.sweep, &args.against, &args.beside) {
+        (Some(strengths), ..) => sweep::run(args, strengths, context),
+        (None, Some(model), _) => against::run(args, model, context),
+        (None, None, Some(other)) => against::prompts(args, other, context),
+        (None, None, None) => steered(args, context),
     }
 }
 

@@ -1,4 +1,5 @@
-//! Steered | baseline: one prompt read by the plain model and by the same under a steering plan, side by side.
+//! Steered | baseline: one prompt read by the plain model and by the same under a steering plan, side by side; or two prompts
+//! read by one model.
 //!
 //! Both are rows of one forward pass, each with its own memory and interventions, and one lens reads both, so a step reads
 //! the weights once. Neither sees the other: its cells are those of a run alone, to the bit.
@@ -7,7 +8,7 @@ use super::generation::{chunk, nothing_to_draw, tokenize};
 use super::pace::Pace;
 use super::protocol::{Event, Finish, Job, Speed};
 use super::work::Turn;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::lens::{Lens, Opened, Which, attention};
 use crate::model::cache::State;
 use crate::model::decoder::{Row, Taps, Traced};
@@ -23,7 +24,6 @@ pub struct Comparison {
     pairing: Pairing,
     lens: Lens,
     branches: [Branch; 2],
-    prompt: usize,
     limit: usize,
     /// Whether the model predicts what comes next.
     generates: bool,
@@ -41,6 +41,8 @@ struct Branch {
     plan: u32,
     sampler: Sampler,
     tokens: Vec<u32>,
+    /// Tokens of its prompt.
+    prompt: usize,
     status: Status,
     /// While the text is read once more: how much of it.
     again: Option<usize>,
@@ -80,10 +82,11 @@ impl Branch {
 
 impl Comparison {
     /// Tokenize the prompt and announce both branches. `job.steering` is what the steered one is under; all else holds for
-    /// both.
+    /// both. Where the job has a prompt for the other branch, that reads it, both are under the steering, and each goes on
+    /// with its own text ([`Pairing::Prompts`]).
     ///
     /// # Errors
-    /// If the prompt is empty or longer than the context, or the settings make no sense.
+    /// If a prompt is empty or longer than the context, the settings make no sense, or texts of two prompts are to be one.
     pub fn start(
         model: &Model,
         job: Job,
@@ -92,21 +95,37 @@ impl Comparison {
     ) -> Result<Self> {
         job.sampling.validate()?;
         let tokens = tokenize(model, &job.prompt)?;
+        let (pairing, texts) = match (&job.beside, pairing) {
+            (Some(_), Pairing::Locked) => {
+                return Err(Error::Usage(
+                    "two prompts have two texts: they cannot be locked to one".into(),
+                ));
+            }
+            (Some(other), _) => (Pairing::Prompts, [tokens, tokenize(model, other)?]),
+            (None, pairing) => (pairing, [tokens.clone(), tokens]),
+        };
         let generates = model.card().causal;
         let limit = if generates { job.max_new_tokens } else { 0 };
         let lens = Lens::new(job.lens.clone());
-        let interventions = job.steering.interventions(tokens.len());
-        let plans = u32::from(!interventions.is_empty());
-        let branches = [(Vec::new(), 0), (interventions, plans)].map(|(interventions, plan)| {
+        let mut plans = 0;
+        let mut sides = Side::BOTH.into_iter();
+        let branches = texts.map(|tokens| {
             let mut state = model.decoder().state();
             // Read in chunks as if at once.
             state.announce(tokens.len());
+            let interventions = match (sides.next(), pairing) {
+                (Some(Side::A), Pairing::Free | Pairing::Locked) => Vec::new(),
+                _ => job.steering.interventions(tokens.len()),
+            };
+            let plan = u32::from(!interventions.is_empty());
+            plans = plans.max(plan);
             Branch {
                 state,
                 interventions,
                 plan,
                 sampler: Sampler::new(job.sampling.clone()),
-                tokens: tokens.clone(),
+                prompt: tokens.len(),
+                tokens,
                 status: match limit {
                     0 => Status::Closing(Finish::Length),
                     _ => Status::Drawing,
@@ -114,21 +133,20 @@ impl Comparison {
                 again: None,
             }
         });
-        for side in Side::BOTH {
+        for (side, branch) in Side::BOTH.into_iter().zip(&branches) {
             emit(
                 side,
                 Event::Started {
                     schema: lens.schema().clone(),
-                    prompt_tokens: tokens.len(),
+                    prompt_tokens: branch.prompt,
                     max_new_tokens: limit,
                 },
             );
-            for id in &tokens {
+            for id in &branch.tokens {
                 emit(side, Event::Token(token(model, *id, Kind::Prompt, 0.0)));
             }
         }
         Ok(Self {
-            prompt: tokens.len(),
             job,
             pairing,
             lens,
@@ -144,8 +162,8 @@ impl Comparison {
     /// Tokens drawn so far by the branch that has more.
     #[must_use]
     pub fn drawn(&self) -> usize {
-        let lengths = self.branches.iter().map(|branch| branch.tokens.len());
-        lengths.max().unwrap_or(0) - self.prompt
+        let drawn = self.branches.iter().map(|b| b.tokens.len() - b.prompt);
+        drawn.max().unwrap_or(0)
     }
 
     /// Allow both this many more tokens than the longer one has, if the model generates.
@@ -173,19 +191,27 @@ impl Comparison {
         }
     }
 
-    /// Push the states of all tokens that the steered branch has still to read as `plan` says. What was read keeps its cells,
+    /// Push the states of all tokens that the steered branch (of two prompts both) has still to read as `plan` says. What was read keeps its cells,
     /// and what the model remembers of it.
     pub fn steer(&mut self, plan: &Plan) -> Turn {
-        let steered = &mut self.branches[Side::B as usize];
         if *plan != self.job.steering {
             self.job.steering = plan.clone();
-            steered.interventions = plan.interventions(self.prompt);
-            self.plans += u32::from(!steered.interventions.is_empty());
-            steered.plan = match steered.interventions.is_empty() {
-                true => 0,
-                false => self.plans,
+            let first = match self.pairing {
+                Pairing::Free | Pairing::Locked => Side::B as usize,
+                Pairing::Prompts => 0,
             };
+            let mut pushed = false;
+            for branch in &mut self.branches[first..] {
+                branch.interventions = plan.interventions(branch.prompt);
+                pushed |= !branch.interventions.is_empty();
+                branch.plan = match branch.interventions.is_empty() {
+                    true => 0,
+                    false => self.plans + 1,
+                };
+            }
+            self.plans += u32::from(pushed);
         }
+        let steered = &self.branches[Side::B as usize];
         Turn {
             number: steered.plan,
             from: steered.state.len(),
@@ -350,8 +376,12 @@ impl Comparison {
         Ok(())
     }
 
-    /// How many tokens from the first on both have in common; a masked model reads all or nothing in common.
+    /// How many tokens from the first on both have in common; a masked model reads all or nothing in common. Two prompts are
+    /// two texts however they begin.
     fn common(&self) -> usize {
+        if self.pairing == Pairing::Prompts {
+            return 0;
+        }
         let [a, b] = &self.branches;
         let same = a.tokens.iter().zip(&b.tokens).take_while(|(a, b)| a == b);
         let same = same.count();
@@ -435,7 +465,9 @@ impl Comparison {
         let [a, b] = &self.branches;
         let which = match which[..] {
             [] => return Ok(()),
-            [one, two] if a.tokens == b.tokens => Which::beside([one], 2, two - one),
+            [one, two] if self.common() > 0 && a.tokens == b.tokens => {
+                Which::beside([one], 2, two - one)
+            }
             _ => Which::these(which),
         };
         let opened = self.lens.open(model.decoder(), traced, which)?;
@@ -559,7 +591,7 @@ impl Comparison {
         let fits = model.card().limit().is_none_or(|limit| len <= limit);
         let why = if model.eos().contains(&id) && !self.job.ignore_eos {
             Finish::EndOfText
-        } else if len - self.prompt >= self.limit {
+        } else if len - branch.prompt >= self.limit {
             Finish::Length
         } else if !fits {
             Finish::ContextFull

@@ -55,6 +55,8 @@ pub struct Job {
     pub lens: LensSettings,
     /// How the states are pushed.
     pub steering: Plan,
+    /// The prompt of a comparison's other branch, where two prompts are held against each other; nothing else looks at it.
+    pub beside: Option<Prompt>,
 }
 
 impl Job {
@@ -72,6 +74,7 @@ impl Job {
             sampling: Sampling::default(),
             lens: LensSettings::default(),
             steering: Plan::default(),
+            beside: None,
         }
     }
 

@@ -22,7 +22,11 @@ impl Recorder {
     /// An empty record of a comparison: the steering of `job` against the plain model.
     #[must_use]
     pub fn of_comparison(card: Arc<ModelCard>, job: &Job, pairing: Pairing) -> Self {
-        Self::of(card, job, &Side::BOTH.map(Side::label), Some(pairing))
+        let pairing = match job.beside {
+            Some(_) => Pairing::Prompts,
+            None => pairing,
+        };
+        Self::of(card, job, &pairing.branches(), Some(pairing))
     }
 
     /// An empty record of `job` with one branch of this name.

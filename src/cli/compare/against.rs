@@ -1,19 +1,22 @@
-//! `compare --against`: one prompt read by two models.
+//! `compare --against`: one prompt read by two models; and `compare --beside`: two prompts read by one.
 
-use super::super::args::ReadingArgs;
+use super::super::args::{ReadingArgs, prompt_of};
 use super::super::output::Output;
 use super::super::progress::{Counted, Progress};
-use super::super::run::{MAX_NEW_TOKENS, check_job, load_model, load_options, say_written};
+use super::super::run::{
+    MAX_NEW_TOKENS, check_job, load_model, load_options, load_plan, say_written,
+};
 use super::super::{Context, table};
 use super::{Args, drawn, interrupted};
 use crate::error::Result;
 use crate::export;
-use crate::model::Model;
-use crate::session::{Against, Event, Finish, Recorder, branch_names, open_beside};
+use crate::model::{Model, Tokenizer};
+use crate::session::{Against, Event, Finish, Recorder, branch_names, compare, open_beside};
 use crate::text;
 use crate::trace::{Metric, Pairing, Record, Side, Spread, TwoModels, summarised};
 use serde::Serialize;
 use std::fmt::Write as _;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// The metrics of the table, by column name.
@@ -71,6 +74,64 @@ pub(super) fn run(args: &Args, reference: &str, context: &Context) -> Result<()>
             }
         }
     };
+    let tokenizers = [a.tokenizer().as_ref(), b.tokenizer().as_ref()];
+    finished(args, recorders, finish, pairing, tokenizers, context)
+}
+
+/// Two prompts read by one model, as rows of one forward pass.
+pub(super) fn prompts(args: &Args, other: &str, context: &Context) -> Result<()> {
+    let reading = &args.reading;
+    let prompt = args.prompt.read(reading.chat)?;
+    let model = load_model(&context.settings.model, context)?;
+    let mut job = reading.job(prompt, &context.settings, MAX_NEW_TOKENS);
+    job.steering = load_plan(&args.steer, &model, context)?;
+    let other = prompt_of(other.to_owned(), reading.chat)?;
+    for prompt in [&job.prompt, &other] {
+        check_job(reading, prompt, &model)?;
+    }
+    job.beside = Some(other);
+    if !model.card().causal {
+        job.max_new_tokens = 0;
+    }
+    let branch = |name| Recorder::of_branch(Arc::clone(model.card()), &job, name);
+    let mut recorders = ["A", "B"].map(branch);
+    let _heed = context.interrupt.heed();
+    let finish = {
+        let mut progress = Progress::new(&context.notes, Counted::Items);
+        let (mut done, total) = (0u64, 2 * job.max_new_tokens as u64);
+        compare(&model, &job, Pairing::Prompts, &mut |side, event| {
+            recorders[side as usize].apply(&event);
+            done += u64::from(matches!(event, Event::Cells { .. }));
+            progress.update("reading both", done, Some(total.max(done)));
+            match context.interrupt.raised() {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        })?
+    };
+    if context.interrupt.raised() {
+        return Err(interrupted(args, context));
+    }
+    let tokenizers = [model.tokenizer().as_ref(); 2];
+    finished(
+        args,
+        recorders,
+        finish,
+        Pairing::Prompts,
+        tokenizers,
+        context,
+    )
+}
+
+/// Print and write what both have read.
+fn finished(
+    args: &Args,
+    recorders: [Recorder; 2],
+    finish: [Finish; 2],
+    pairing: Pairing,
+    tokenizers: [&Tokenizer; 2],
+    context: &Context,
+) -> Result<()> {
     let [of_a, of_b] = recorders.map(Recorder::into_record);
     let models = TwoModels::new(&of_a, &of_b);
     let mut output = Output::new();
@@ -81,7 +142,6 @@ pub(super) fn run(args: &Args, reference: &str, context: &Context) -> Result<()>
     }
     output.flush()?;
     if let Some(dir) = &args.out {
-        let tokenizers = [a.tokenizer().as_ref(), b.tokenizer().as_ref()];
         let written = export::write_models(dir, &models, tokenizers, pairing, args.force)?;
         say_written(&written, dir, context);
     }
@@ -97,6 +157,7 @@ fn no_divergence(models: &TwoModels<'_>, pairing: Pairing) -> Option<&'static st
             Some("the models do not have equally many layers")
         }
         Pairing::Locked => None,
+        Pairing::Prompts => Some("each has a prompt of its own"),
     }
 }
 

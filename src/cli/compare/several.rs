@@ -65,7 +65,11 @@ pub(super) fn require(args: &Args) -> Result<()> {
             "a prompt is required: give TEXT, --prompt-file F, --prompt-ids or --sentences N, or two sets with --known and \
              --unknown"
         }
-        None if args.steer.is_empty() && !sets && args.against.is_none() => {
+        None if args.steer.is_empty()
+            && !sets
+            && args.against.is_none()
+            && args.beside.is_none() =>
+        {
             "a comparison needs --steer: say how one of the two runs is pushed"
         }
         _ => return Ok(()),
@@ -347,9 +351,9 @@ pub(super) fn check(args: &Args) -> Result<()> {
                 .into(),
         ));
     }
-    if args.against.is_some() || args.sweep.sweep.is_some() {
+    if args.against.is_some() || args.beside.is_some() || args.sweep.sweep.is_some() {
         return Err(Error::Usage(
-            "--against and --sweep read one prompt: leave out --sentences, --config and --layout llm-entropy"
+            "--against, --beside and --sweep read no more than their prompts: leave out --sentences, --config and --layout llm-entropy"
                 .into(),
         ));
     }

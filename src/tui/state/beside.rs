@@ -157,6 +157,10 @@ impl State {
         match self.compare {
             Some(Pairing::Free) => self.compare(Pairing::Locked),
             Some(Pairing::Locked) => self.compare(Pairing::Free),
+            Some(Pairing::Prompts) => {
+                self.note(Level::Info, "Two prompts have two texts.");
+                Vec::new()
+            }
             None => {
                 self.note(Level::Warn, "Nothing is compared yet.");
                 Vec::new()
