@@ -241,7 +241,7 @@ fn key(buf: &mut Buffer, table: Rect, state: &State, beside: bool) {
     let theme = &state.theme;
     let (x, y) = match beside {
         true => (0, TABLE.1 + 1),
-        false => (TABLE.0 + 2, 1),
+        false => (TABLE.0, 1),
     };
     if table.height < y + 3 && beside {
         return;

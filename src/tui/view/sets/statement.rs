@@ -1,7 +1,7 @@
 //! What the separation shows and what it does not, beside what the number of prompt tokens alone would do.
 //!
 //! ```text
-//!  prompt length alone   AUROC 0.512 [0.450, 0.573]
+//!  Length alone AUROC 0.512 [0.450, 0.573]
 //!  n = 140 known and 220 unknown prompts. The entropy of the last layer …
 //!
 //!  known: a known fact   near-OOD: a name it never met
@@ -31,7 +31,7 @@ pub fn paint(buf: &mut Buffer, area: Rect, state: &State, sets: &SetsView) {
     }
     let length = readings.length;
     let text = auroc_text(length.map(|s| s.auroc), length.and_then(|s| s.interval));
-    let x = put(buf, area, 1, 0, "Prompt length alone ", theme.muted);
+    let x = put(buf, area, 1, 0, "Length alone ", theme.muted);
     let x = put(buf, area, x, 0, "AUROC ", theme.muted);
     put(buf, area, x, 0, &text, theme.base);
     let lines = wrap(
