@@ -471,3 +471,44 @@ fn two_models_are_printed_and_written() {
         &["cannot be used"],
     );
 }
+
+#[test]
+fn two_prompts_are_printed_and_written() {
+    let home = tempfile::tempdir().unwrap();
+    let out = home.path().join("out");
+    let into = out.display().to_string();
+    let known = ["compare", "The place Prilus calls home is", "-n", "3"];
+    let both = [
+        &known[..],
+        &["--beside", "Once upon a time", "--out", &into],
+    ]
+    .concat();
+    let table = works(home.path(), &both);
+    for says in [
+        "A = A, llama",
+        "B = B, llama",
+        "as each has a prompt of its own",
+    ] {
+        assert!(table.contains(says), "{table}");
+    }
+    let manifest = json(&std::fs::read_to_string(out.join("manifest.json")).unwrap());
+    assert_eq!(manifest["comparison"], "prompts");
+    let models = std::fs::read_to_string(out.join("models.csv")).unwrap();
+    // Each is what a run of it alone says.
+    let alone = works(
+        home.path(),
+        &["run", "Once upon a time", "-n", "3", "--json"],
+    );
+    let alone = json(&alone);
+    let cells = std::fs::read_to_string(out.join("tokens.csv")).unwrap();
+    let drawn = cells
+        .lines()
+        .filter(|l| l.starts_with("B,") && l.contains("generated"));
+    assert_eq!(drawn.count(), 3);
+    let report = json(&works(
+        home.path(),
+        &[&known[..], &["--beside", "Once upon a time", "--json"]].concat(),
+    ));
+    assert_eq!(report["models"][1]["token_ids"], alone["token_ids"]);
+    assert!(models.lines().count() > 13 * 20);
+}

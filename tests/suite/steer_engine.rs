@@ -278,8 +278,8 @@ async fn a_comparison_is_steered_held_replayed_and_goes_on() {
         let further = alone(&model, &ids, &[], 4);
         assert_eq!(driver.seen[0].ids(), further.ids());
         let of_other = match pairing {
-            Pairing::Free => alone(&model, &steered.ids(), &[OTHER], 4),
             Pairing::Locked => further,
+            _ => alone(&model, &steered.ids(), &[OTHER], 4),
         };
         assert_eq!(driver.seen[1].ids(), of_other.ids());
     }
@@ -395,4 +395,36 @@ async fn strengths_are_tried_while_no_run_is_under_way() {
     driver.ask(sweep());
     driver.ask(Request::StopSweep);
     driver.until(|e| matches!(e, Event::SweepEnded(_))).await;
+}
+
+/// Of different lengths, one of them over several chunks; each is what it is alone, pushed or not.
+#[test]
+fn two_prompts_are_rows_of_one_forward_and_neither_sees_the_other() {
+    let model = model();
+    let long: Vec<u32> = (1..=150).map(|i| 20 + i % 400).collect();
+    let short: Vec<u32> = (1..=9).map(|i| 40 + i).collect();
+    for specs in [&[][..], &[PUSH]] {
+        let job = Job {
+            steering: Plan::load(&specs_of(specs), model.card()).unwrap().0,
+            prompt: Prompt::Ids(short.clone()),
+            beside: Some(Prompt::Ids(long.clone())),
+            ..job(7)
+        };
+        let mut seen = [Seen::default(), Seen::default()];
+        let mut take = |side: Side, event: Event| seen[side as usize].take(&event);
+        let mut both = Comparison::start(&model, job.clone(), Pairing::Free, &mut take).unwrap();
+        while both.advance(&model, &mut take).unwrap().is_none() {}
+        for (branch, prompt) in seen.iter().zip([&short, &long]) {
+            let single = alone(&model, prompt, specs, 7);
+            assert_eq!(branch.ids(), single.ids());
+            assert_eq!(branch.cells.len(), single.cells.len());
+            for (position, cells) in &branch.cells {
+                assert_eq!(branch.bits(*position), single.bits(*position), "{position}");
+                assert_eq!(cells.plan, u32::from(!specs.is_empty()));
+                assert!(cells.divergence.is_none(), "two texts however they begin");
+            }
+        }
+        let locked = Comparison::start(&model, job, Pairing::Locked, &mut |_, _| {});
+        assert!(locked.is_err_and(|e| e.to_string().contains("two prompts")));
+    }
 }
