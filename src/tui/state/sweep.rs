@@ -37,7 +37,7 @@ pub struct SweepCell {
     pub plain: Option<Spread>,
     /// Under this strength.
     pub pushed: Option<Spread>,
-    /// KL(plain‖pushed), nats.
+    /// KL(baseline‖pushed), nats.
     pub divergence: Option<Spread>,
 }
 

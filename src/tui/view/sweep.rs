@@ -199,8 +199,8 @@ fn labels(buf: &mut Buffer, inner: Rect, state: &State, sweep: &SweepView, geome
         put(buf, inner, x + 1, y, &show::cut(&text, room), style);
     }
     let what = match sweep.own {
-        true => "strength; colour and number: mean steered − mean plain",
-        false => "times all that is in force; colour and number: mean steered − mean plain",
+        true => "strength; colour and number: mean steered − mean baseline",
+        false => "times all that is in force; colour and number: mean steered − mean baseline",
     };
     put(buf, inner, LABELS + 1, y + 1, what, theme.muted);
 }
@@ -259,7 +259,7 @@ fn curve(buf: &mut Buffer, area: Rect, state: &State, sweep: &SweepView) {
     let x = put(buf, area, 8, y, "⠤⠤", theme.curve);
     let x = put(buf, area, x + 1, y, "mean ± std", theme.muted);
     let x = put(buf, area, x + 2, y, "⠄⠄", theme.mean);
-    put(buf, area, x + 1, y, "plain", theme.muted);
+    put(buf, area, x + 1, y, "baseline", theme.muted);
 }
 
 /// The numbers of the cursor's layer under the chosen strength.
@@ -278,12 +278,12 @@ fn numbers(buf: &mut Buffer, area: Rect, state: &State, sweep: &SweepView) {
     put(buf, area, 0, 0, &head, theme.accent);
     let difference = signed(cell.difference(), unit);
     for (y, name, text) in [
-        (1, "plain", summary::spread_text(cell.plain, unit, false)),
+        (1, "baseline", summary::spread_text(cell.plain, unit, false)),
         (2, "steered", summary::spread_text(cell.pushed, unit, false)),
         (3, "difference", difference),
         (
             4,
-            "KL p‖s",
+            "KL b‖s",
             summary::spread_text(cell.divergence, Unit::Nats, false),
         ),
     ] {
