@@ -132,6 +132,7 @@ actions! {
         Compare "compare" "compare" "Choose what to compare";
         CompareFree "compare-free" "free" "Plain beside steered, each goes on with its own text";
         CompareLocked "compare-locked" "locked" "Plain beside steered, both read the plain model's text";
+        CompareModels "compare-models" "two models" "This model beside a second one on the same prompt; again: beside another";
         CompareSets "compare-sets" "two sets" "What the model knows beside what it never met: two sets of prompts";
         CompareOff "compare-off" "alone" "One run alone again";
         TurnPairing "free-or-locked" "free/locked" "Compare free instead of locked, or the other way round";

@@ -1,7 +1,11 @@
 //! A made-up run for tests and benches of the screen: deterministic, shaped like a real one, needing no model.
 
+mod models;
 mod sets;
 
+pub use models::{
+    OTHER, OTHER_BLOCKS, OTHER_PROMPT, against, asked_against, other_card, other_loaded, two_models,
+};
 pub use sets::{SETS, sampled, separating, sets};
 
 use super::action::Action;

@@ -202,6 +202,7 @@ const DEFAULTS: &[(Context, &str, Action)] = {
         (Rooms, "c", A::Compare),
         (Rooms, "V", A::CompareFree),
         (Rooms, "K", A::CompareLocked),
+        (Rooms, "M", A::CompareModels),
         (Rooms, "U", A::CompareSets),
         (Rooms, "A", A::CompareOff),
         (Rooms, "F", A::TurnPairing),

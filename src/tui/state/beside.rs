@@ -13,6 +13,8 @@ pub struct Beside {
     pub run: Run,
     /// What both read after the prompt.
     pub pairing: Pairing,
+    /// What both models are called, where it is another one that reads.
+    pub(super) names: Option<[String; 2]>,
 }
 
 /// What the map of differences shows.
@@ -87,9 +89,13 @@ pub struct Summary {
 }
 
 impl State {
-    /// The two branches, cell by cell; `None` while no comparison is on the screen.
+    /// The two branches, cell by cell; `None` while no comparison is on the screen, or one of two models whose cells do not
+    /// compare.
     #[must_use]
     pub fn difference(&self) -> Option<Difference<'_>> {
+        if self.why_no_difference().is_some() {
+            return None;
+        }
         let (run, beside) = (self.run.as_ref()?, self.beside.as_ref()?);
         Some(Difference::new(&run.grid, &beside.run.grid))
     }
@@ -131,6 +137,7 @@ impl State {
     /// Start comparing: at once where there is a prompt.
     pub(super) fn compare(&mut self, pairing: Pairing) -> Vec<Effect> {
         self.compare = Some(pairing);
+        self.second.on = false;
         let effects = self.ensure_vector();
         if self.steering.asked().is_empty() {
             self.note(
@@ -145,6 +152,7 @@ impl State {
 
     /// Runs stand alone again.
     pub(super) fn stop_comparing(&mut self) -> Vec<Effect> {
+        self.second.on = false;
         if self.compare.take().is_none() && self.beside.is_none() {
             self.note(Level::Info, "Nothing is compared.");
             return Vec::new();
@@ -155,6 +163,7 @@ impl State {
     /// Free or locked, the other way round.
     pub(super) fn turn_pairing(&mut self) -> Vec<Effect> {
         match self.compare {
+            Some(_) if self.second.on => self.turn_models(),
             Some(Pairing::Free) => self.compare(Pairing::Locked),
             Some(Pairing::Locked) => self.compare(Pairing::Free),
             None => {
@@ -165,7 +174,7 @@ impl State {
     }
 
     /// Run the prompt, if there is one.
-    fn begin_again(&mut self, mut effects: Vec<Effect>) -> Vec<Effect> {
+    pub(super) fn begin_again(&mut self, mut effects: Vec<Effect>) -> Vec<Effect> {
         if self.prompt.text().trim().is_empty() {
             self.writing = true;
         } else {
@@ -189,6 +198,13 @@ impl State {
     /// Read the text once more under what is in force.
     pub(super) fn replay(&mut self) -> Vec<Effect> {
         if self.run_is_past() {
+            return Vec::new();
+        }
+        if self.model_names().is_some() {
+            self.note(
+                Level::Info,
+                "Two models are read plain: nothing pushes either.",
+            );
             return Vec::new();
         }
         let read = self.run.as_ref().is_some_and(|run| run.grid.read() > 0);
@@ -219,7 +235,8 @@ impl State {
             return self.note(Level::Warn, "That is a room of comparisons.");
         }
         // Where differences have a room of their own, two are left.
-        let own = !self.derived.plan.difference.is_empty() && self.lower != Lower::Difference;
+        let own = self.why_no_difference().is_some()
+            || !self.derived.plan.difference.is_empty() && self.lower != Lower::Difference;
         self.lower = match self.lower {
             Lower::Layers => Lower::Cell,
             Lower::Cell if !own => Lower::Difference,
@@ -229,9 +246,10 @@ impl State {
 
     /// Show something else in the map of differences.
     pub(super) fn turn_gap(&mut self) {
-        match self.beside {
-            Some(_) => self.gap = self.gap.turned(),
-            None => self.note(Level::Warn, "That is a room of comparisons."),
+        match (&self.beside, self.why_no_difference()) {
+            (Some(_), Some(why)) => self.note_no_difference(why),
+            (Some(_), None) => self.gap = self.gap.turned(),
+            (None, _) => self.note(Level::Warn, "That is a room of comparisons."),
         }
     }
 
@@ -240,6 +258,7 @@ impl State {
         let actions = [
             Action::CompareFree,
             Action::CompareLocked,
+            Action::CompareModels,
             Action::CompareSets,
             Action::CompareOff,
         ];
