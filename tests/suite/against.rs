@@ -625,7 +625,7 @@ mod on_the_engine {
             (
                 folder("nothing").display().to_string(),
                 Pairing::Free,
-                "the second model cannot be loaded",
+                "there is no file or folder",
             ),
             (
                 folder("bert").display().to_string(),

@@ -1,10 +1,13 @@
 //! A comparison on the screen: the other branch, what the room of differences shows, and the summary by layer.
 
+use super::models::own_layers;
 use super::{Level, Overlay, Phase, Run, State};
 use crate::session::Request;
-use crate::trace::{Difference, Metric, Pairing, Spread, summarised};
+use crate::trace::{Difference, Metric, Pairing, Side, Spread, summarised};
 use crate::tui::action::Action;
 use crate::tui::effect::Effect;
+use crate::tui::layout::Plan;
+use crate::tui::widgets::Geometry;
 
 /// The second branch of a comparison.
 #[derive(Clone, Debug)]
@@ -132,6 +135,40 @@ impl State {
         };
         let layers = (0..difference.states()).map(of_layer).collect();
         (layers, positions.len(), which)
+    }
+
+    /// The cells of the other maps of a comparison, column by column those of the first: twice as wide in the map of
+    /// differences, which has the width of both.
+    pub(super) fn settle_beside(&mut self, plan: &Plan) {
+        // A second model has layers of its own.
+        let other = self.beside.as_ref().filter(|b| b.names().is_some());
+        let other = other.map(|b| (b.run.grid.states(), self.cursor_of(Side::B).layer));
+        let derived = &mut self.derived;
+        let own = plan.inner(plan.map);
+        derived.beside_geometry = match plan.beside_map.is_empty() {
+            true => Geometry::default(),
+            false => {
+                let mut geometry = derived.geometry.clone();
+                geometry.area.x = geometry.area.x + plan.inner(plan.beside_map).x - own.x;
+                if let Some((states, layer)) = other {
+                    own_layers(&mut geometry, own, states, layer);
+                }
+                geometry
+            }
+        };
+        derived.gap_geometry = match (plan.difference.is_empty(), plan.map.is_empty()) {
+            (true, _) => Geometry::default(),
+            (false, true) => std::mem::take(&mut derived.geometry),
+            (false, false) => {
+                let mut geometry = derived.geometry.clone();
+                let room = plan.inner(plan.difference);
+                geometry.area.x = geometry.area.x + room.x - own.x;
+                geometry.area.y = geometry.area.y + room.y - own.y;
+                geometry.width *= 2;
+                geometry.area.width *= 2;
+                geometry
+            }
+        };
     }
 
     /// Start comparing: at once where there is a prompt.

@@ -6,6 +6,8 @@
 use super::{Beside, Cursor, Level, Model, Overlay, Run, State};
 use crate::trace::{Depths, Pairing, Record, Side, Spread, summarised};
 use crate::tui::effect::{Effect, Export};
+use crate::tui::widgets::Geometry;
+use ratatui::layout::Rect;
 use std::sync::Arc;
 
 /// The second model, as far as the screen knows it.
@@ -78,19 +80,25 @@ impl State {
         Some(Depths::new(blocks[0], blocks[1]))
     }
 
-    /// The cursor in a branch: of two models at the layer that lies as deep, and no further than its text goes.
+    /// The cursor in a branch: of two models at the layer that lies as deep, and no further than its text goes. While it
+    /// follows, it stands on the newest token that each has read.
     #[must_use]
     pub fn cursor_of(&self, side: Side) -> Cursor {
         let (Some(runs), Some(depths)) = (self.both_models(), self.depths()) else {
             return self.cursor;
         };
-        let last = runs[side as usize].grid.len().saturating_sub(1);
+        let run = runs[side as usize];
+        let last = run.grid.len().saturating_sub(1);
+        let position = match self.cursor.follow {
+            true => run.newest_read().unwrap_or(last),
+            false => self.cursor.position.min(last),
+        };
         Cursor {
             layer: match side {
                 Side::A => self.cursor.layer,
                 Side::B => depths.of_b(self.cursor.layer),
             },
-            position: self.cursor.position.min(last),
+            position,
             ..self.cursor
         }
     }
@@ -105,6 +113,13 @@ impl State {
             }
             _ => layer,
         }
+    }
+
+    /// The colour step of a value of a branch's layer, on the scale that both share at this depth.
+    #[must_use]
+    pub fn shade(&self, run: &Run, layer: usize, value: f32) -> u8 {
+        let row = self.layer_of_first(run, layer);
+        self.derived.ranges.step(row, value)
     }
 
     /// Why the cells of two models do not compare one to one; `None` where they do.
@@ -256,4 +271,25 @@ impl State {
     pub(super) fn note_no_difference(&mut self, why: &str) {
         self.note(Level::Info, format!("There are {why}."));
     }
+}
+
+/// Fill a map's place with the layers of another model: all, or the last and a window around its cursor's.
+pub(super) fn own_layers(geometry: &mut Geometry, room: Rect, states: usize, cursor: usize) {
+    let rows = usize::from(room.height.saturating_sub(2) / geometry.height.max(1));
+    let fit = (rows * if geometry.halves { 2 } else { 1 }).max(1);
+    let (last, window) = (states.saturating_sub(1), fit - 1);
+    geometry.layers = if states <= fit || window == 0 {
+        (0..states).rev().take(fit).collect()
+    } else {
+        let bottom = cursor.saturating_sub(window / 2).min(last - window);
+        let shown = (bottom..bottom + window).rev();
+        std::iter::once(last).chain(shown).collect()
+    };
+    let count = geometry.layers.len() as u16;
+    let used = match geometry.halves {
+        true => count.div_ceil(2),
+        false => count * geometry.height,
+    };
+    geometry.area.y = geometry.area.bottom() - used;
+    geometry.area.height = used;
 }

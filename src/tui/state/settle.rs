@@ -276,40 +276,6 @@ impl State {
         }
     }
 
-    /// The cells of the other maps of a comparison, column by column those of the first: twice as wide in the map of
-    /// differences, which has the width of both.
-    fn settle_beside(&mut self, plan: &Plan) {
-        // A second model has layers of its own.
-        let other = self.beside.as_ref().filter(|b| b.names().is_some());
-        let other = other.map(|b| (b.run.grid.states(), self.cursor_of(Side::B).layer));
-        let derived = &mut self.derived;
-        let own = plan.inner(plan.map);
-        derived.beside_geometry = match plan.beside_map.is_empty() {
-            true => Geometry::default(),
-            false => {
-                let mut geometry = derived.geometry.clone();
-                geometry.area.x = geometry.area.x + plan.inner(plan.beside_map).x - own.x;
-                if let Some((states, layer)) = other {
-                    own_layers(&mut geometry, own, states, layer);
-                }
-                geometry
-            }
-        };
-        derived.gap_geometry = match (plan.difference.is_empty(), plan.map.is_empty()) {
-            (true, _) => Geometry::default(),
-            (false, true) => std::mem::take(&mut derived.geometry),
-            (false, false) => {
-                let mut geometry = derived.geometry.clone();
-                let room = plan.inner(plan.difference);
-                geometry.area.x = geometry.area.x + room.x - own.x;
-                geometry.area.y = geometry.area.y + room.y - own.y;
-                geometry.width *= 2;
-                geometry.area.width *= 2;
-                geometry
-            }
-        };
-    }
-
     /// The positions that the map shows.
     #[must_use]
     pub fn on_screen(&self) -> Range<usize> {
@@ -604,13 +570,6 @@ impl State {
         value.map_or(Datum::Absent, |v| Datum::Step(self.shade(run, layer, v)))
     }
 
-    /// The colour step of a value of a branch's layer, on the scale that both share at this depth.
-    #[must_use]
-    pub fn shade(&self, run: &Run, layer: usize, value: f32) -> u8 {
-        let row = self.layer_of_first(run, layer);
-        self.derived.ranges.step(row, value)
-    }
-
     /// What is known of a cell for the map of differences.
     #[must_use]
     pub fn gap_datum(&self, difference: &Difference<'_>, layer: usize, position: usize) -> Datum {
@@ -627,27 +586,6 @@ impl State {
             Some(gap) => Datum::Step(step(gap, (0.0, most))),
         }
     }
-}
-
-/// Fill a map's place with the layers of another model: all, or the last and a window around its cursor's.
-fn own_layers(geometry: &mut Geometry, room: Rect, states: usize, cursor: usize) {
-    let rows = usize::from(room.height.saturating_sub(2) / geometry.height.max(1));
-    let fit = (rows * if geometry.halves { 2 } else { 1 }).max(1);
-    let (last, window) = (states.saturating_sub(1), fit - 1);
-    geometry.layers = if states <= fit || window == 0 {
-        (0..states).rev().take(fit).collect()
-    } else {
-        let bottom = cursor.saturating_sub(window / 2).min(last - window);
-        let shown = (bottom..bottom + window).rev();
-        std::iter::once(last).chain(shown).collect()
-    };
-    let count = geometry.layers.len() as u16;
-    let used = match geometry.halves {
-        true => count.div_ceil(2),
-        false => count * geometry.height,
-    };
-    geometry.area.y = geometry.area.bottom() - used;
-    geometry.area.height = used;
 }
 
 /// Wrap the text of a run, as far as it has changed since it was wrapped as `basis` says.

@@ -143,7 +143,7 @@ fn heading(
 ) {
     let token = run.grid.tokens().get(cursor.position);
     let token = token.map_or(String::new(), |token| show::label(&token.bytes));
-    let place = format!("{} · {} {token}", cursor.layer, cursor.position);
+    let place = format!("layer {} · {} {token}", cursor.layer, cursor.position);
     let room = usize::from(area.width / 2).saturating_sub(2);
     let name = show::visible(name);
     let name = show::cut(&name, room.saturating_sub(show::columns(&place) + 1).max(4));

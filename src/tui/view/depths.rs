@@ -11,6 +11,7 @@
 use super::put;
 use super::summary::{Axis, NUMBERS, TABLE, plot, spread_text};
 use crate::trace::Unit;
+use crate::tui::layout::Mode;
 use crate::tui::show;
 use crate::tui::state::{ModelLayers, State, wrap};
 use ratatui::buffer::Buffer;
@@ -109,7 +110,9 @@ fn numbers(buf: &mut Buffer, area: Rect, state: &State, models: &ModelLayers, na
     };
     put(buf, area, 0, y, &positions, theme.muted);
     y += 1;
-    if let Some(why) = state.why_no_difference() {
+    // Where there are few lines, the room's title says it.
+    let why = state.why_no_difference();
+    if let Some(why) = why.filter(|_| state.derived.plan.mode != Mode::Folded) {
         let lines = wrap(why, usize::from(area.width).saturating_sub(1));
         for (y, line) in (y..).zip(lines) {
             put(buf, area, 0, y, &line, theme.muted);

@@ -67,7 +67,7 @@ pub fn paint(buf: &mut Buffer, state: &State) {
         (plan.beside_stream, beside_title(state), beside_note(state)),
         (plan.beside_map, beside_map_title(state), Line::default()),
         (plan.difference, gap_title(state), gap_note(state)),
-        (plan.summary, summary_title(state), Line::default()),
+        (plan.summary, summary_title(state), summary_note(state)),
         (plan.cell, cell_title(state), Line::default()),
         (plan.profile, profile_title(state), Line::default()),
         (plan.attention, attention_title(state), Line::default()),
@@ -192,15 +192,15 @@ fn branch_titles(state: &State) -> [String; 2] {
     }
 }
 
-/// Which layer of the second of two models lies beside the cursor's.
+/// Which layer of the second of two models lies beside the cursor's; `None` where each lies beside its own number.
 fn depth_words(state: &State) -> Option<String> {
-    let (depths, beside) = (state.depths()?, state.beside.as_ref()?);
-    Some(format!(
-        "· {} states · {} beside {}",
-        beside.run.grid.states(),
-        depths.of_b(state.cursor.layer),
-        state.cursor.layer
-    ))
+    let (depths, layer) = (state.depths()?, state.cursor.layer);
+    let states = state.branches().map(|run| run.grid.states());
+    let alike = states
+        .collect::<Vec<_>>()
+        .windows(2)
+        .all(|two| two[0] == two[1]);
+    (!alike).then(|| format!("· layer {} beside {layer}", depths.of_b(layer)))
 }
 
 fn beside_map_title(state: &State) -> Line<'static> {
@@ -292,11 +292,22 @@ fn gap_note(state: &State) -> Line<'static> {
 fn summary_title(state: &State) -> Line<'static> {
     let spec = state.columns().spec(state.metric);
     let label = show::visible(&spec.label);
-    let first = match state.derived.models {
-        Some(_) => format!("{label} by depth"),
-        None => format!("{label} by layer"),
+    let (first, rest) = match (&state.derived.models, state.derived.plan.mode) {
+        // The numbers say so themselves, and why there is no map of differences needs the room.
+        (Some(_), Mode::Folded) => (format!("{label} by depth"), ""),
+        (Some(_), _) => (format!("{label} by depth"), "· mean ± std"),
+        (None, _) => (format!("{label} by layer"), "· mean ± std"),
     };
-    title(state, has_keys(state, Room::Cell), &first, "· mean ± std")
+    title(state, has_keys(state, Room::Cell), &first, rest)
+}
+
+/// Why there is no map of differences, where the numbers have no line for it.
+fn summary_note(state: &State) -> Line<'static> {
+    let why = state.why_no_difference();
+    match why.filter(|_| state.derived.plan.mode == Mode::Folded) {
+        Some(why) => Line::styled(format!(" {why} "), state.theme.muted),
+        None => Line::default(),
+    }
 }
 
 /// The slider and how branches read, in the prompt's upper border.
@@ -374,9 +385,6 @@ pub fn map_words(state: &State) -> (String, String) {
     };
     let range = format!("· {}{log}", state.map.range.label());
     let rest = match &state.beside {
-        Some(beside) if beside.names().is_some() => {
-            format!("· {} states {range}", run.grid.states())
-        }
         // Half the width, and the other half says the same.
         Some(_) => range,
         None => format!(

@@ -116,7 +116,7 @@ fn a_second_model_is_loaded_in_words() {
     let shown = text(&draw(&state));
     let line = shown.lines().next().unwrap();
     assert!(
-        line.contains("second model: reading \\u{1B}weights"),
+        line.contains("second model: reading \\x1Bweights"),
         "{line}"
     );
 }

@@ -127,16 +127,19 @@ fn a_second_model_has_its_own_layers_tokens_and_words() {
     let b = state.beside.as_ref().unwrap();
     assert_eq!(b.run.grid.states(), fixture::OTHER_BLOCKS + 1);
     assert_eq!(b.run.prompt_tokens, fixture::OTHER_PROMPT);
-    let cursor = |side| {
+    let cursors = Side::BOTH.map(|side| {
         let cursor = state.cursor_of(side);
         (cursor.layer, cursor.position)
-    };
-    assert_eq!(cursor(Side::A), (12, 25));
-    assert_eq!(cursor(Side::B), (5, 17), "its text ends there");
+    });
+    assert_eq!(cursors, [(12, 25), (5, 17)], "the second text ends there");
     assert_eq!(b.run.word(3), "·Velmora");
     assert_eq!(state.run.as_ref().unwrap().word(3), "·of");
     assert_eq!(state.derived.beside_geometry.layers, [5, 4, 3, 2, 1, 0]);
     assert!(state.difference().is_none() && state.derived.diverged.is_none());
+    state.cursor.follow = true;
+    state.settle();
+    let newest = Side::BOTH.map(|side| state.cursor_of(side).position);
+    assert_eq!(newest, [28, 16], "each follows its own text");
     // The longer text is the second's: the first's cursor stays on its own last token.
     let mut state = both([10, 18]);
     state.cursor.follow = false;
@@ -206,7 +209,7 @@ fn differences_are_shown_only_where_cells_compare() {
 
 #[test]
 fn a_click_in_the_second_map_goes_to_the_layer_that_lies_as_deep() {
-    let mut state = both([30, 18]);
+    let mut state = both([20, 18]);
     let cell = state.derived.beside_geometry.cell(3, 6).unwrap();
     update(
         &mut state,
