@@ -10,7 +10,7 @@ use crate::lens::LensSettings;
 use crate::session::Prompt;
 use crate::steer::Spec;
 use crate::text;
-use crate::trace::Set;
+use crate::trace::{Set, TwoModels};
 use crate::tui::{self, ColourChoice, Export, Options, PromptSets, SampleSet};
 use clap::Args as ClapArgs;
 use std::path::{Path, PathBuf};
@@ -27,6 +27,9 @@ pub struct Args {
     /// Prompts it should not know
     #[arg(long, value_name = "F", requires = "known")]
     pub unknown: Option<PathBuf>,
+    /// Hold a second model against the first: a folder, a .gguf file, a hub id, or demo
+    #[arg(long, value_name = "M")]
+    pub against: Option<String>,
     /// Treat prompts as user turns of the model's chat template
     #[arg(long)]
     pub chat: bool,
@@ -75,6 +78,10 @@ pub fn run(args: &Args, context: &Context) -> Result<u8> {
 fn write(folder: &Path, export: &Export) -> Result<Vec<PathBuf>> {
     match export {
         Export::Run(record, tokenizer) => export::write_record(folder, record, tokenizer, false),
+        Export::Models(records, [of_a, of_b], pairing) => {
+            let models = TwoModels::new(&records[0], &records[1]);
+            export::write_models(folder, &models, [of_a, of_b], *pairing, false)
+        }
         Export::Sets(record, samples) => export::write_samples(folder, record, samples, false),
         Export::Sweep(record, curve) => export::write_sweep(folder, record, curve, false),
     }
@@ -116,6 +123,7 @@ fn options(args: &Args, context: &Context, prompt: Option<String>) -> Result<Opt
         samples: samples()?,
         sets: sets(args)?,
         steer: args.steer.clone(),
+        against: args.against.clone(),
         ..Options::default()
     };
     if let Some(dir) = &settings.export_dir {

@@ -191,31 +191,26 @@ impl Comparison {
         }
     }
 
-    /// Push the states of all tokens that the steered branch (of two prompts both) has still to read as `plan` says. What was read keeps its cells,
-    /// and what the model remembers of it.
-    pub fn steer(&mut self, plan: &Plan) -> Turn {
+    /// Push the states of all tokens that the steered branch has still to read as `plan` says. What was read keeps its cells,
+    /// and what the model remembers of it. `None` of two prompts, which stay under what they began under.
+    pub fn steer(&mut self, plan: &Plan) -> Option<Turn> {
+        if self.pairing == Pairing::Prompts {
+            return None;
+        }
+        let steered = &mut self.branches[Side::B as usize];
         if *plan != self.job.steering {
             self.job.steering = plan.clone();
-            let first = match self.pairing {
-                Pairing::Free | Pairing::Locked => Side::B as usize,
-                Pairing::Prompts => 0,
+            steered.interventions = plan.interventions(steered.prompt);
+            self.plans += u32::from(!steered.interventions.is_empty());
+            steered.plan = match steered.interventions.is_empty() {
+                true => 0,
+                false => self.plans,
             };
-            let mut pushed = false;
-            for branch in &mut self.branches[first..] {
-                branch.interventions = plan.interventions(branch.prompt);
-                pushed |= !branch.interventions.is_empty();
-                branch.plan = match branch.interventions.is_empty() {
-                    true => 0,
-                    false => self.plans + 1,
-                };
-            }
-            self.plans += u32::from(pushed);
         }
-        let steered = &self.branches[Side::B as usize];
-        Turn {
+        Some(Turn {
             number: steered.plan,
             from: steered.state.len(),
-        }
+        })
     }
 
     /// Read both texts so far once more, the steered one's all under the plan in force: their cells are owed then

@@ -1,5 +1,6 @@
 //! The thread that owns the model: requests in, events out.
 
+use super::against::{Beside, open_beside};
 use super::compare::Comparison;
 use super::generation::Generation;
 use super::protocol::{Event, Finish, Job, Request};
@@ -12,6 +13,7 @@ use crate::steer::{Plan, Spec, Strengths};
 use crate::trace::Pairing;
 use std::ops::{ControlFlow, Range};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
@@ -47,6 +49,7 @@ impl Engine {
                     options,
                     outbox,
                     model: None,
+                    other: None,
                     run: None,
                     plan: Plan::default(),
                     sweep: None,
@@ -74,6 +77,8 @@ struct Worker {
     options: LoadOptions,
     outbox: UnboundedSender<Event>,
     model: Option<Model>,
+    /// A second model to hold against it, and what it was asked for as.
+    other: Option<(String, Rc<Model>)>,
     run: Option<Run>,
     /// What runs are steered by that bring no plan of their own.
     plan: Plan,
@@ -158,21 +163,15 @@ impl Worker {
         self.run = None;
         self.plan = Plan::default();
         self.sweep = None;
-        let outbox = self.outbox.clone();
-        let loaded = catch_unwind(AssertUnwindSafe(|| {
+        self.other = None;
+        let loaded = survived(reference, || {
             super::open(reference, &self.options, &mut |what, done, total| {
-                let _ = outbox.send(Event::Loading {
+                self.send(Event::Loading {
                     what: what.to_owned(),
                     done,
                     total,
                 });
             })
-        }))
-        .unwrap_or_else(|_| {
-            Err(Error::failed(
-                format!("loading {} hit a bug", crate::text::scrub(reference)),
-                "The log file has the details; please report it.",
-            ))
         });
         match loaded {
             Ok(model) => {
@@ -191,6 +190,7 @@ impl Worker {
             Request::Load(reference) => self.load(&reference),
             Request::Generate(job) => self.generate(*job),
             Request::Compare(job, pairing) => self.compare(*job, pairing),
+            Request::Against(job, reference, pairing) => self.against(*job, &reference, pairing),
             Request::Separate(job) => self.separate(*job),
             Request::Steer(specs) => self.steer(&specs),
             Request::Sweep(job, specs, strengths) => self.sweep(*job, &specs, &strengths),
@@ -261,11 +261,7 @@ impl Worker {
         start: impl FnOnce(&Model, &Plan, &mut dyn FnMut(Event)) -> Result<W>,
     ) {
         let Some(model) = &self.model else {
-            self.send(Event::Failed(Error::failed(
-                "no model is loaded",
-                "Load one first.",
-            )));
-            return;
+            return self.send(Event::Failed(no_model()));
         };
         let outbox = &self.outbox;
         let started = start(model, &self.plan, &mut |event| {
@@ -293,6 +289,40 @@ impl Worker {
                 emit(Event::Side(side, Box::new(event)));
             })
         });
+    }
+
+    fn against(&mut self, job: Job, reference: &str, pairing: Pairing) {
+        let other = match self.second(reference) {
+            Ok(other) => other,
+            Err(e) => return self.send(Event::Failed(e)),
+        };
+        self.send(Event::OtherLoaded {
+            card: other.card().clone(),
+            tokenizer: other.tokenizer().clone(),
+        });
+        self.begin(|model, plan, emit| Beside::start(model, other, job.under(plan), pairing, emit));
+    }
+
+    /// The second model: the one that is there, if it was asked for in these words, or a new one in its place.
+    fn second(&mut self, reference: &str) -> Result<Rc<Model>> {
+        if let Some((_, other)) = self.other.as_ref().filter(|(named, _)| named == reference) {
+            return Ok(Rc::clone(other));
+        }
+        // Its memory may be what the new one needs.
+        self.other = None;
+        let first = self.model.as_ref().ok_or_else(no_model)?;
+        let loaded = survived(reference, || {
+            open_beside(reference, &self.options, first, &mut |what, done, total| {
+                self.send(Event::LoadingOther {
+                    what: what.to_owned(),
+                    done,
+                    total,
+                });
+            })
+        })?;
+        let other = Rc::new(loaded);
+        self.other = Some((reference.to_owned(), Rc::clone(&other)));
+        Ok(other)
     }
 
     fn separate(&mut self, job: SetJob) {
@@ -419,6 +449,20 @@ impl Worker {
             }
         }
     }
+}
+
+fn no_model() -> Error {
+    Error::failed("no model is loaded", "Load one first.")
+}
+
+/// Load a model; a panic on the way is an error like any other.
+fn survived(reference: &str, load: impl FnOnce() -> Result<Model>) -> Result<Model> {
+    catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|_| {
+        Err(Error::failed(
+            format!("loading {} hit a bug", crate::text::scrub(reference)),
+            "The log file has the details; please report it.",
+        ))
+    })
 }
 
 /// Run a job to its end on the calling thread. `on_event` may break it off after any event.

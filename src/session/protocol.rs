@@ -97,6 +97,10 @@ pub enum Request {
     Generate(Box<Job>),
     /// Start a comparison of the plain model with the job's plan in place of the run before it.
     Compare(Box<Job>, Pairing),
+    /// Start a comparison with a second model, named as in [`Request::Load`], in place of the run before it. It is loaded
+    /// where it is not there yet, and stays for the next time. Answered by [`Event::OtherLoaded`], then as
+    /// [`Request::Compare`].
+    Against(Box<Job>, String, Pairing),
     /// Read two sets of prompts in place of the run before them.
     Separate(Box<SetJob>),
     /// Push the states as these say: from the next token on where a run is under way (the steered side of a comparison), and
@@ -184,6 +188,22 @@ pub enum Event {
         /// What it is.
         card: Arc<ModelCard>,
         /// Its tokenizer, for showing candidates.
+        tokenizer: Arc<Tokenizer>,
+    },
+    /// Loading a second model goes on; the first stays as it is.
+    LoadingOther {
+        /// In words.
+        what: String,
+        /// Bytes done.
+        done: u64,
+        /// Bytes in all, when known.
+        total: Option<u64>,
+    },
+    /// The second model is there, and what begins next is a comparison with it.
+    OtherLoaded {
+        /// What it is.
+        card: Arc<ModelCard>,
+        /// Its tokenizer.
         tokenizer: Arc<Tokenizer>,
     },
     /// A run begins; earlier events belong to an earlier run. The prompt's tokens follow as [`Event::Token`]s.

@@ -95,6 +95,8 @@ impl Recorder {
             Event::Resumed => self.record.ended = None,
             Event::Loading { .. }
             | Event::Loaded { .. }
+            | Event::LoadingOther { .. }
+            | Event::OtherLoaded { .. }
             | Event::Speed(_)
             | Event::Side(..)
             | Event::Separating { .. }

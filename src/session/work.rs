@@ -140,7 +140,7 @@ impl Work for Comparison {
     }
 
     fn steer(&mut self, plan: &Plan) -> Option<Turn> {
-        Some(Self::steer(self, plan))
+        Self::steer(self, plan)
     }
 
     fn replay(&mut self, model: &Model) -> bool {

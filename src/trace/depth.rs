@@ -99,9 +99,7 @@ impl<'a> TwoModels<'a> {
     pub fn at(&self, layer: usize, metric: Metric) -> Abreast {
         let spread = |side: usize, layer: usize| {
             let (_, grid) = self.records[side].branches.first()?;
-            let at = self.positions[side].iter();
-            let values = at.filter_map(|at| grid.value(layer, *at, metric));
-            Spread::of(values.map(f64::from))
+            grid.spread(layer, metric, &self.positions[side])
         };
         let (a, b) = (spread(0, layer), spread(1, self.depths.of_b(layer)));
         let difference = a.zip(b).map(|(a, b)| b.mean - a.mean);

@@ -1,6 +1,6 @@
 //! The grid of one branch: tokens along time, states along depth.
 
-use super::Metric;
+use super::{Metric, Spread};
 use crate::model::ModelCard;
 use std::sync::Arc;
 
@@ -331,6 +331,15 @@ impl Grid {
             Some(mask) if self.aim == Aim::Itself => self.positions_of(mask.id).collect(),
             _ => Vec::new(),
         }
+    }
+
+    /// A metric of one layer over some positions; `None` where it is defined at none of them.
+    #[must_use]
+    pub fn spread(&self, layer: usize, metric: Metric, positions: &[usize]) -> Option<Spread> {
+        let values = positions
+            .iter()
+            .filter_map(|at| self.value(layer, *at, metric));
+        Spread::of(values.map(f64::from))
     }
 
     /// The values at quantiles `low` and `high` (0..=1) of all read cells of a metric within `layers` and from

@@ -133,6 +133,8 @@ actions! {
         Compare "compare" "compare" "Choose what to compare";
         CompareFree "compare-free" "free" "Plain beside steered, each goes on with its own text";
         CompareLocked "compare-locked" "locked" "Plain beside steered, both read the plain model's text";
+        CompareModels "compare-models" "two models" "This model beside a second one on the same prompt; again: beside another";
+        ComparePrompts "compare-prompts" "next pair" "A prompt of the known set beside one of the near-OOD set; again: the next pair";
         CompareSets "compare-sets" "two sets" "Known beside near-OOD: two sets of prompts, layer by layer";
         CompareOff "compare-off" "alone" "One run alone again";
         TurnPairing "free-or-locked" "free/locked" "Compare free instead of locked, or the other way round";

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::model::Tokenizer;
 use crate::session::Request;
-use crate::trace::{Curve, Record, Samples};
+use crate::trace::{Curve, Pairing, Record, Samples};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,6 +29,8 @@ pub enum Effect {
 pub enum Export {
     /// A run, or both of a comparison.
     Run(Box<Record>, Arc<Tokenizer>),
+    /// The runs of two models on one prompt, with their tokenizers.
+    Models(Box<[Record; 2]>, [Arc<Tokenizer>; 2], Pairing),
     /// Two sets of prompts, and how they were read.
     Sets(Box<Record>, Box<Samples>),
     /// A sweep, and how it came about.

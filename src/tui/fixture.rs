@@ -1,7 +1,11 @@
 //! A made-up run for tests and benches of the screen: deterministic, shaped like a real one, needing no model.
 
+mod models;
 mod sets;
 
+pub use models::{
+    OTHER, OTHER_BLOCKS, OTHER_PROMPT, against, asked_against, other_card, other_loaded, two_models,
+};
 pub use sets::{SETS, sampled, separating, sets};
 
 use super::action::Action;
@@ -603,4 +607,26 @@ pub fn sweep_ended() -> Result<Event> {
     let job = Job::new(Prompt::Text("The capital of Velmora is".to_owned()), 12);
     let recorder = Recorder::of_branch(Arc::new(card()), &job, "baseline");
     Ok(Event::SweepEnded(Box::new(recorder.into_record())))
+}
+
+/// A state with a pair of prompts side by side, of which both branches have `tokens`.
+///
+/// # Errors
+/// As [`tokenizer`].
+pub fn paired(width: u16, height: u16, depth: Depth, tokens: usize) -> Result<State> {
+    let mut state = State::new(&options(), depth, Rect::new(0, 0, width, height))?;
+    update(&mut state, loaded()?);
+    update(&mut state, Action::ComparePrompts);
+    for mut event in comparison(tokens) {
+        // Two texts: nothing is said of the distance between their cells.
+        if let Event::Side(_, event) = &mut event
+            && let Event::Cells { cells, .. } = &mut **event
+        {
+            let cells = Arc::make_mut(cells);
+            (cells.divergence, cells.plan) = (None, 0);
+        }
+        update(&mut state, event);
+    }
+    state.settle();
+    Ok(state)
 }

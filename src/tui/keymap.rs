@@ -203,6 +203,8 @@ const DEFAULTS: &[(Context, &str, Action)] = {
         (Rooms, "c", A::Compare),
         (Rooms, "V", A::CompareFree),
         (Rooms, "K", A::CompareLocked),
+        (Rooms, "T", A::ComparePrompts),
+        (Rooms, "M", A::CompareModels),
         (Rooms, "U", A::CompareSets),
         (Rooms, "A", A::CompareOff),
         (Rooms, "F", A::TurnPairing),

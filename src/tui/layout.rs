@@ -20,6 +20,7 @@
 //! ├ Layers ───┴ Cell ────┤  └────────────────────┘
 //! └──────────────────────┘  (or differences in place of both maps and what is below)
 //! ```
+//! Two models whose cells do not compare have no map of differences: what is below takes its place.
 //! Two sets of prompts have theirs in `layout/sets.rs`.
 
 mod sets;
@@ -109,6 +110,8 @@ pub struct Wants {
     pub room: Room,
     /// Whether two branches are compared, and what their lower room shows where there is but one.
     pub comparing: Option<Lower>,
+    /// Whether the cells of the two compare one to one, so that there is a map of differences.
+    pub one_to_one: bool,
     /// Whether two sets of prompts are shown, and what of them where there is no room for all.
     pub sets: Option<SetPane>,
 }
@@ -135,7 +138,12 @@ impl Plan {
                 false => Self::set_rooms(area, wants, pane, folded),
             };
         }
-        match wants.comparing {
+        let comparing = match wants.comparing {
+            // What has no map shows what else there is.
+            Some(Lower::Difference) if !wants.one_to_one => Some(Lower::Layers),
+            comparing => comparing,
+        };
+        match comparing {
             None if tabs => Self::tabs(area, wants),
             None if folded => Self::folded(area, wants),
             None => Self::full(area, wants),
@@ -176,7 +184,7 @@ impl Plan {
             ..body
         };
         // A map is a border, its cells, token labels and the colour bar.
-        let maps = if folded { 1 } else { 2 };
+        let maps = if folded || !wants.one_to_one { 1 } else { 2 };
         let least = if folded { 9 } else { 12 };
         let rows = match wants.cell_height {
             0 => wants.states.div_ceil(2),
@@ -210,7 +218,9 @@ impl Plan {
                 Lower::Layers | Lower::Difference => plan.summary = low,
             }
         } else {
-            plan.difference = part(map_y + map, lower_y);
+            if wants.one_to_one {
+                plan.difference = part(map_y + map, lower_y);
+            }
             (plan.summary, plan.cell) = halves(low, 1);
         }
         plan
@@ -426,6 +436,7 @@ mod tests {
             candidates: 5,
             room: Room::Map,
             comparing: None,
+            one_to_one: true,
             sets: None,
         }
     }

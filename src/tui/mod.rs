@@ -143,6 +143,8 @@ pub struct Options {
     pub job: Job,
     /// Control vectors, all of them in force.
     pub steer: Vec<Spec>,
+    /// A second model to hold against the first.
+    pub against: Option<String>,
     /// Keys over the program's own: action name → keys, separated by spaces.
     pub keys: BTreeMap<String, String>,
     /// Where exports go, each in a folder of its own.
@@ -167,6 +169,7 @@ impl Default for Options {
             low_bandwidth: false,
             job,
             steer: Vec::new(),
+            against: None,
             keys: BTreeMap::new(),
             export_dir: PathBuf::from("entroscope-runs"),
             config_dir: None,

@@ -520,3 +520,178 @@ fn two_prompts_are_printed_and_written() {
     );
     assert!(models.lines().count() > 13 * 20);
 }
+
+/// The engine thread against the same comparison run directly.
+mod on_the_engine {
+    use super::*;
+    use entroscope::session::{Engine, Request};
+    use std::time::Duration;
+    use tokio::sync::mpsc::UnboundedReceiver;
+    use tokio::time::timeout;
+
+    struct Driver {
+        engine: Engine,
+        events: UnboundedReceiver<Event>,
+        recorders: Option<[Recorder; 2]>,
+        finished: [usize; 2],
+    }
+
+    impl Driver {
+        async fn next(&mut self) -> Event {
+            // Only a hang reaches the deadline.
+            let next = timeout(Duration::from_secs(60), self.events.recv()).await;
+            let event = next.expect("the engine answers").expect("the engine lives");
+            if let (Event::Side(side, event), Some(recorders)) = (&event, &mut self.recorders) {
+                recorders[*side as usize].apply(event);
+                let finished = matches!(**event, Event::Finished(_));
+                self.finished[*side as usize] += usize::from(finished);
+            }
+            event
+        }
+
+        async fn until(&mut self, stop: impl Fn(&Event) -> bool) -> Event {
+            loop {
+                let event = self.next().await;
+                if stop(&event) {
+                    return event;
+                }
+            }
+        }
+
+        fn record_anew(&mut self, a: &Model, b: &Model, job: &Job) {
+            let of = |model: &Model| Recorder::of_branch(model.card().clone(), job, "x");
+            (self.recorders, self.finished) = (Some([of(a), of(b)]), [0; 2]);
+        }
+
+        fn drawn(&self) -> [usize; 2] {
+            let recorders = self.recorders.as_ref().unwrap();
+            recorders.each_ref().map(|recorder| {
+                let grid = recorder.grid().unwrap();
+                grid.len() - grid.prompt_len()
+            })
+        }
+
+        fn assert_equals(&self, direct: &[Record; 2]) {
+            for (recorder, direct) in self.recorders.as_ref().unwrap().iter().zip(direct) {
+                let heard = recorder.grid().unwrap();
+                assert_eq!(ids(heard), ids(grid(direct)));
+                assert_same_cells(heard, grid(direct), 0..heard.len());
+            }
+        }
+    }
+
+    async fn start(fixture: &str) -> Driver {
+        let reference = folder(fixture).display().to_string();
+        let (engine, events) = Engine::start(reference, LoadOptions::default()).unwrap();
+        let mut driver = Driver {
+            engine,
+            events,
+            recorders: None,
+            finished: [0; 2],
+        };
+        let loaded = |event: &Event| matches!(event, Event::Loaded { .. });
+        driver.until(loaded).await;
+        driver
+    }
+
+    fn finished(event: &Event) -> bool {
+        matches!(event, Event::Finished(_))
+    }
+
+    #[tokio::test]
+    async fn the_engine_compares_two_models_as_they_are_compared_directly() {
+        for (first, second, pairing) in [
+            ("gpt2", "llama", Pairing::Free),
+            ("gpt2", "bert", Pairing::Free),
+            ("bert", "gpt2", Pairing::Free),
+            ("gpt2", "gpt2", Pairing::Locked),
+        ] {
+            let (a, b) = (load(first), load(second));
+            let job = plain(&a, Prompt::Text(TEXT.into()), 6);
+            let (direct, _) = both(&a, &b, &job, pairing);
+            let mut driver = start(first).await;
+            let reference = folder(second).display().to_string();
+            let against = Request::Against(Box::new(job.clone()), reference, pairing);
+            for loads in [true, false] {
+                driver.record_anew(&a, &b, &job);
+                driver.engine.send(against.clone());
+                let mut loading = false;
+                loop {
+                    match driver.next().await {
+                        Event::LoadingOther { .. } => loading = true,
+                        Event::OtherLoaded { card, .. } => {
+                            assert_eq!(card.name, b.card().name);
+                            break;
+                        }
+                        event => panic!("{event:?}"),
+                    }
+                }
+                assert_eq!(loading, loads, "it stays for the next time");
+                driver.until(finished).await;
+                assert_eq!(driver.finished, [1; 2]);
+                driver.assert_equals(&direct);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_step_draws_a_token_of_each_and_what_ended_goes_on() {
+        for pairing in [Pairing::Free, Pairing::Locked] {
+            let model = load("gpt2");
+            let prompt = Prompt::Text(TEXT.into());
+            let (direct, _) = both(&model, &model, &plain(&model, prompt.clone(), 9), pairing);
+            let mut driver = start("gpt2").await;
+            let job = plain(&model, prompt, 5);
+            driver.record_anew(&model, &model, &job);
+            let reference = folder("gpt2").display().to_string();
+            let request = Request::Against(Box::new(job), reference, pairing);
+            driver.engine.send(request);
+            driver.engine.send(Request::Pause);
+            let paused = |event: &Event| matches!(event, Event::Paused);
+            driver.until(paused).await;
+            for _ in 0..3 {
+                let before = driver.drawn();
+                driver.engine.send(Request::Step);
+                driver.until(paused).await;
+                assert_eq!(driver.drawn(), before.map(|drawn| drawn + 1), "{pairing:?}");
+            }
+            driver.engine.send(Request::Resume);
+            driver.until(finished).await;
+            assert_eq!(driver.drawn(), [5; 2]);
+            driver.engine.send(Request::Continue(4));
+            driver.until(finished).await;
+            driver.assert_equals(&direct);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_leaves_the_first_model_to_work_with() {
+        let model = load("gpt2");
+        let mut driver = start("gpt2").await;
+        let job = plain(&model, Prompt::Text(TEXT.into()), 3);
+        let failed = |event: &Event| matches!(event, Event::Failed(_));
+        for (reference, pairing, said) in [
+            (
+                folder("nothing").display().to_string(),
+                Pairing::Free,
+                "there is no file or folder",
+            ),
+            (
+                folder("bert").display().to_string(),
+                Pairing::Locked,
+                "cannot be locked to the text of",
+            ),
+        ] {
+            let request = Request::Against(Box::new(job.clone()), reference, pairing);
+            driver.engine.send(request);
+            let Event::Failed(error) = driver.until(failed).await else {
+                unreachable!();
+            };
+            let error = error.to_string();
+            assert!(error.contains(said), "{error}");
+        }
+        driver.engine.send(Request::Generate(Box::new(job)));
+        let end = driver.until(finished).await;
+        assert!(matches!(end, Event::Finished(Finish::Length)));
+    }
+}

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::lens::{Lens, Opened, attention};
 use crate::model::cache::State;
 use crate::model::decoder::{Row, Taps, Traced};
-use crate::model::{Model, Sampler};
+use crate::model::{Model, Sampler, Sampling};
 use crate::trace::{Attention, Cells, Kind, Side};
 use std::ops::Range;
 use std::sync::Arc;
@@ -27,6 +27,8 @@ pub(super) struct Locked {
     tokens: Vec<u32>,
     prompt: usize,
     limit: usize,
+    /// Whether anything is drawn; masked models only read.
+    generates: bool,
     /// The last token, read by both, whose cells still miss what came next.
     pending: Option<Pending>,
     /// Why it ends once the last token has been read.
@@ -83,6 +85,7 @@ impl Locked {
             states,
             tokens,
             limit,
+            generates: a.card().causal,
             pending: None,
             ended: None,
             started: Instant::now(),
@@ -101,6 +104,21 @@ impl Locked {
             }
         }
         Ok(self.ended.map(|why| [why; 2]))
+    }
+
+    pub(super) fn extend(&mut self, more: usize) {
+        // A text that has been read to its end has nothing pending to draw from: it stays ended.
+        let open = self.pending.is_some() || self.states[0].len() < self.tokens.len();
+        if self.generates && open {
+            self.limit = (self.tokens.len() - self.prompt).saturating_add(more);
+            self.closing = (more == 0).then_some(Finish::Length);
+            self.ended = None;
+        }
+    }
+
+    pub(super) fn set_sampling(&mut self, sampling: &Sampling) {
+        self.job.sampling = sampling.clone();
+        self.sampler.set(sampling.clone());
     }
 
     pub(super) fn stop(&mut self, emit: &mut dyn FnMut(Side, Event)) -> [Finish; 2] {

@@ -3,6 +3,7 @@
 //! Each has its own tokenizer and goes on with its own text, one step a call; or B reads the text of A (locked), where a
 //! token means the same to both.
 
+mod beside;
 mod locked;
 
 use super::generation::{Generation, tokenize};
@@ -10,9 +11,10 @@ use super::protocol::{Event, Finish, Job, Prompt};
 use crate::error::{Error, Result};
 use crate::model::memory;
 use crate::model::source::Progress;
-use crate::model::{LoadOptions, Model, ModelCard};
+use crate::model::{LoadOptions, Model, ModelCard, Sampling};
 use crate::text::one_line;
 use crate::trace::{Pairing, Side};
+pub(super) use beside::Beside;
 use locked::Locked;
 
 /// Two models reading one prompt.
@@ -104,6 +106,38 @@ impl Against {
             [Some(a), Some(b)] => Some([a, b]),
             _ => None,
         })
+    }
+
+    /// Allow as many more tokens to each text that is drawn; what has ended goes on then.
+    pub fn extend(&mut self, more: usize) {
+        match &mut self.mode {
+            Mode::Locked(locked) => locked.extend(more),
+            Mode::Free { runs, ended, .. } => {
+                // A masked model has read its text and would read it again.
+                let draws = |ended: &Option<Finish>| *ended != Some(Finish::Read);
+                for (run, ended) in runs.iter_mut().zip(ended).filter(|(_, e)| draws(e)) {
+                    run.extend(more);
+                    *ended = None;
+                }
+            }
+        }
+    }
+
+    /// Draw differently from the next token on.
+    pub fn set_sampling(&mut self, sampling: &Sampling) {
+        match &mut self.mode {
+            Mode::Locked(locked) => locked.set_sampling(sampling),
+            Mode::Free { runs, .. } => runs
+                .iter_mut()
+                .for_each(|run| run.set_sampling(sampling.clone())),
+        }
+    }
+
+    /// Forget how long ago the last tokens were drawn (after a pause, which is not slowness).
+    pub fn restart_clock(&mut self) {
+        if let Mode::Free { runs, .. } = &mut self.mode {
+            runs.iter_mut().for_each(Generation::restart_clock);
+        }
     }
 
     /// End both branches where they are.

@@ -1,10 +1,13 @@
 //! A comparison on the screen: the other branch, what the room of differences shows, and the summary by layer.
 
+use super::models::own_layers;
 use super::{Level, Overlay, Phase, Run, State};
 use crate::session::Request;
-use crate::trace::{Difference, Metric, Pairing, Spread, summarised};
+use crate::trace::{Difference, Metric, Pairing, Side, Spread, summarised};
 use crate::tui::action::Action;
 use crate::tui::effect::Effect;
+use crate::tui::layout::Plan;
+use crate::tui::widgets::Geometry;
 
 /// The second branch of a comparison.
 #[derive(Clone, Debug)]
@@ -13,6 +16,8 @@ pub struct Beside {
     pub run: Run,
     /// What both read after the prompt.
     pub pairing: Pairing,
+    /// What both models are called, where it is another one that reads.
+    pub(super) names: Option<[String; 2]>,
 }
 
 /// What the map of differences shows.
@@ -87,9 +92,13 @@ pub struct Summary {
 }
 
 impl State {
-    /// The two branches, cell by cell; `None` while no comparison is on the screen.
+    /// The two branches, cell by cell; `None` while no comparison is on the screen, or one of two models whose cells do not
+    /// compare.
     #[must_use]
     pub fn difference(&self) -> Option<Difference<'_>> {
+        if self.why_no_difference().is_some() {
+            return None;
+        }
         let (run, beside) = (self.run.as_ref()?, self.beside.as_ref()?);
         Some(Difference::new(&run.grid, &beside.run.grid))
     }
@@ -128,9 +137,44 @@ impl State {
         (layers, positions.len(), which)
     }
 
+    /// The cells of the other maps of a comparison, column by column those of the first: twice as wide in the map of
+    /// differences, which has the width of both.
+    pub(super) fn settle_beside(&mut self, plan: &Plan) {
+        // A second model has layers of its own.
+        let other = self.beside.as_ref().filter(|b| b.names().is_some());
+        let other = other.map(|b| (b.run.grid.states(), self.cursor_of(Side::B).layer));
+        let derived = &mut self.derived;
+        let own = plan.inner(plan.map);
+        derived.beside_geometry = match plan.beside_map.is_empty() {
+            true => Geometry::default(),
+            false => {
+                let mut geometry = derived.geometry.clone();
+                geometry.area.x = geometry.area.x + plan.inner(plan.beside_map).x - own.x;
+                if let Some((states, layer)) = other {
+                    own_layers(&mut geometry, own, states, layer);
+                }
+                geometry
+            }
+        };
+        derived.gap_geometry = match (plan.difference.is_empty(), plan.map.is_empty()) {
+            (true, _) => Geometry::default(),
+            (false, true) => std::mem::take(&mut derived.geometry),
+            (false, false) => {
+                let mut geometry = derived.geometry.clone();
+                let room = plan.inner(plan.difference);
+                geometry.area.x = geometry.area.x + room.x - own.x;
+                geometry.area.y = geometry.area.y + room.y - own.y;
+                geometry.width *= 2;
+                geometry.area.width *= 2;
+                geometry
+            }
+        };
+    }
+
     /// Start comparing: at once where there is a prompt.
     pub(super) fn compare(&mut self, pairing: Pairing) -> Vec<Effect> {
         self.compare = Some(pairing);
+        self.second.on = false;
         let effects = self.ensure_vector();
         if self.steering.asked().is_empty() {
             self.note(
@@ -145,6 +189,7 @@ impl State {
 
     /// Runs stand alone again.
     pub(super) fn stop_comparing(&mut self) -> Vec<Effect> {
+        self.second.on = false;
         if self.compare.take().is_none() && self.beside.is_none() {
             self.note(Level::Info, "Nothing is compared.");
             return Vec::new();
@@ -155,6 +200,7 @@ impl State {
     /// Free or locked, the other way round.
     pub(super) fn turn_pairing(&mut self) -> Vec<Effect> {
         match self.compare {
+            Some(_) if self.second.on => self.turn_models(),
             Some(Pairing::Free) => self.compare(Pairing::Locked),
             Some(Pairing::Locked) => self.compare(Pairing::Free),
             Some(Pairing::Prompts) => {
@@ -169,7 +215,7 @@ impl State {
     }
 
     /// Run the prompt, if there is one.
-    fn begin_again(&mut self, mut effects: Vec<Effect>) -> Vec<Effect> {
+    pub(super) fn begin_again(&mut self, mut effects: Vec<Effect>) -> Vec<Effect> {
         if self.prompt.text().trim().is_empty() {
             self.writing = true;
         } else {
@@ -193,6 +239,16 @@ impl State {
     /// Read the text once more under what is in force.
     pub(super) fn replay(&mut self) -> Vec<Effect> {
         if self.run_is_past() {
+            return Vec::new();
+        }
+        if let Some(Beside { pairing, .. }) = self.beside.as_ref().filter(|b| b.names.is_some()) {
+            let text = match pairing {
+                Pairing::Prompts => "Run the pair again to read both under what is in force.",
+                Pairing::Free | Pairing::Locked => {
+                    "Two models are read plain: nothing pushes either."
+                }
+            };
+            self.note(Level::Info, text);
             return Vec::new();
         }
         let read = self.run.as_ref().is_some_and(|run| run.grid.read() > 0);
@@ -223,7 +279,8 @@ impl State {
             return self.note(Level::Warn, "That is a room of comparisons.");
         }
         // Where differences have a room of their own, two are left.
-        let own = !self.derived.plan.difference.is_empty() && self.lower != Lower::Difference;
+        let own = self.why_no_difference().is_some()
+            || !self.derived.plan.difference.is_empty() && self.lower != Lower::Difference;
         self.lower = match self.lower {
             Lower::Layers => Lower::Cell,
             Lower::Cell if !own => Lower::Difference,
@@ -233,9 +290,10 @@ impl State {
 
     /// Show something else in the map of differences.
     pub(super) fn turn_gap(&mut self) {
-        match self.beside {
-            Some(_) => self.gap = self.gap.turned(),
-            None => self.note(Level::Warn, "That is a room of comparisons."),
+        match (&self.beside, self.why_no_difference()) {
+            (Some(_), Some(why)) => self.note_no_difference(why),
+            (Some(_), None) => self.gap = self.gap.turned(),
+            (None, _) => self.note(Level::Warn, "That is a room of comparisons."),
         }
     }
 
@@ -244,6 +302,8 @@ impl State {
         let actions = [
             Action::CompareFree,
             Action::CompareLocked,
+            Action::CompareModels,
+            Action::ComparePrompts,
             Action::CompareSets,
             Action::CompareOff,
         ];

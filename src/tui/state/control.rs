@@ -46,7 +46,7 @@ impl State {
                 | Action::Sampling
                 | Action::Follow
         );
-        if !about_drawing || !self.masked() {
+        if !about_drawing || !self.only_reads() {
             return false;
         }
         let gap = self.mask_text().to_owned();
@@ -95,7 +95,13 @@ impl State {
         self.writing = false;
         self.overlay = None;
         self.before_submit = Some(std::mem::replace(&mut self.phase, Phase::Reading));
+        let mut job = job;
+        job.beside = self.pair().map(|pair| pair.beside.clone());
         let request = match self.compare {
+            Some(pairing) if self.second.on => {
+                let reference = self.second.reference.clone().unwrap_or_default();
+                Request::Against(Box::new(job), reference, pairing)
+            }
             Some(pairing) => Request::Compare(Box::new(job), pairing),
             None => Request::Generate(Box::new(job)),
         };
@@ -108,7 +114,8 @@ impl State {
         let settings = &self.settings;
         let chat = settings.chat && model.card.chat_template;
         let card = &model.card;
-        let max_new_tokens = if card.causal {
+        // A second model may draw though this one does not; one that only reads takes no notice.
+        let max_new_tokens = if card.causal || self.second.on {
             settings.max_new_tokens
         } else {
             0
@@ -123,6 +130,8 @@ impl State {
             .saturating_mul(longest)
             .saturating_mul(heads.saturating_mul(pair));
         let (attention, attention_rows) = match settings.attention {
+            // The second model is not known yet, and may have many more heads.
+            AttentionChoice::Auto if self.second.on => (true, false),
             AttentionChoice::Auto => (true, rows <= ATTENTION_ROWS_BYTES),
             AttentionChoice::Off => (false, false),
             AttentionChoice::Statistics => (true, false),

@@ -4,7 +4,7 @@ use super::{Beside, Level, Model, Phase, Run, State};
 use crate::error::Error;
 use crate::lens::sparsity;
 use crate::model::TokenStream;
-use crate::session::{Event, Speed};
+use crate::session::{Event, Speed, branch_names};
 use crate::steer::Plan;
 use crate::trace::{Aim, Grid, Metric, Schema, Side};
 use crate::tui::effect::Effect;
@@ -31,6 +31,7 @@ impl State {
                 self.run = None;
                 self.beside = None;
                 self.sweep = None;
+                self.second.announced = None;
                 self.drop_sets();
                 self.offer_samples();
                 self.offer_vectors();
@@ -45,13 +46,20 @@ impl State {
                 }
                 return effects;
             }
+            Event::LoadingOther { what, done, total } => self.loading_other(&what, done, total),
+            Event::OtherLoaded { card, tokenizer } => {
+                self.second.loading = None;
+                self.second.announced = Some(Model { card, tokenizer });
+            }
             Event::Started {
                 schema,
                 prompt_tokens,
                 max_new_tokens,
             } => {
                 self.begin(&schema);
-                self.run = Some(self.fresh_run(schema, prompt_tokens, max_new_tokens, true));
+                let model = self.model.clone();
+                let run = self.fresh_run(model, schema, prompt_tokens, max_new_tokens, true);
+                self.run = Some(run);
             }
             Event::Side(side, event) => return self.hear_side(side, *event),
             Event::Token(token) => {
@@ -63,6 +71,7 @@ impl State {
                         self.cursor.position = run.grid.len();
                     }
                     run.push(token);
+                    run.finish = None;
                     if self.phase == Phase::Reading && run.drawn() > 0 {
                         self.phase = Phase::Streaming;
                     }
@@ -129,7 +138,11 @@ impl State {
                 },
             ) => {
                 self.begin(&schema);
-                self.run = Some(self.fresh_run(schema, prompt_tokens, max_new_tokens, false));
+                let model = self.model.clone();
+                // What is in force pushes one side of a comparison, but both of two prompts.
+                let pushed = self.pair().is_some();
+                let run = self.fresh_run(model, schema, prompt_tokens, max_new_tokens, pushed);
+                self.run = Some(run);
             }
             (
                 Side::B,
@@ -139,9 +152,18 @@ impl State {
                     max_new_tokens,
                 },
             ) => {
+                let other = self.second.announced.take();
+                let names = match (&self.model, &other) {
+                    (Some(a), Some(b)) => Some(branch_names(&a.card, &b.card)),
+                    _ => self.pair().map(|pair| pair.names.map(str::to_owned)),
+                };
+                // No vector pushes two models.
+                let pushed = other.is_none();
+                let model = other.or_else(|| self.model.clone());
                 self.beside = Some(Beside {
-                    run: self.fresh_run(schema, prompt_tokens, max_new_tokens, true),
+                    run: self.fresh_run(model, schema, prompt_tokens, max_new_tokens, pushed),
                     pairing: self.compare.unwrap_or_default(),
+                    names,
                 });
             }
             (Side::A, Event::Finished(finish)) => {
@@ -155,7 +177,14 @@ impl State {
                     return Vec::new();
                 };
                 match event {
-                    Event::Token(token) => run.push(token),
+                    Event::Token(token) => {
+                        run.push(token);
+                        run.finish = None;
+                        // Of two models the second may be the one that draws.
+                        if self.phase == Phase::Reading && run.drawn() > 0 {
+                            self.phase = Phase::Streaming;
+                        }
+                    }
                     Event::Cells { position, cells } => {
                         run.grid.set_cells(position, cells);
                     }
@@ -170,6 +199,7 @@ impl State {
     /// Make room for a run of these columns.
     fn begin(&mut self, schema: &Schema) {
         self.before_submit = None;
+        self.compared_as_asked();
         self.keep_metric(schema);
         self.drop_sets();
         self.runs += 1;
@@ -192,15 +222,16 @@ impl State {
     /// A run that has just begun, under what is in force if it is `pushed`.
     fn fresh_run(
         &self,
+        model: Option<Model>,
         schema: Arc<Schema>,
         prompt_tokens: usize,
         max_new_tokens: usize,
         pushed: bool,
     ) -> Run {
-        let blocks = self.model.as_ref().map_or(0, |m| m.card.blocks);
-        let masked = self.masked();
+        let blocks = model.as_ref().map_or(0, |m| m.card.blocks);
+        let masked = model.as_ref().is_some_and(|m| !m.card.causal);
         // Word pieces have no spaces of their own; the vocabularies of models that go on from a text do.
-        let speller = self.model.as_ref().filter(|_| masked);
+        let speller = model.as_ref().filter(|_| masked);
         let speller = speller.map(|m| TokenStream::new(Arc::clone(&m.tokenizer), false));
         let steering = match pushed {
             true => self.steering.plan.clone(),
@@ -211,6 +242,7 @@ impl State {
             grid: Grid::new(blocks, schema.len(), schema.top()).aimed(Aim::of(!masked)),
             spelled: Vec::new(),
             speller,
+            model,
             schema,
             prompt_tokens,
             max_new_tokens,
@@ -243,6 +275,7 @@ impl State {
     }
 
     fn fail(&mut self, error: &Error) {
+        self.compared_as_before();
         if matches!(self.phase, Phase::Loading { .. }) {
             self.phase = match self.model {
                 Some(_) => Phase::Ready,

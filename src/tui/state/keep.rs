@@ -24,6 +24,10 @@ impl State {
     }
 
     pub(super) fn export(&mut self) -> Vec<Effect> {
+        if let Some(export) = self.model_export() {
+            self.note(Level::Info, "Writing …");
+            return vec![Effect::Export(export)];
+        }
         match (self.record(), &self.model) {
             (Some(record), Some(model)) if !record.branches[0].1.is_empty() => {
                 let tokenizer = std::sync::Arc::clone(&model.tokenizer);

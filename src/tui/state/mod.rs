@@ -9,8 +9,10 @@ mod control;
 mod engine;
 mod keep;
 mod lists;
+mod models;
 mod overlay;
 mod pages;
+mod pair;
 mod prompt;
 mod run;
 mod sampling;
@@ -26,8 +28,10 @@ mod travel;
 mod update;
 
 pub use beside::{Beside, Gap, Lower, Summary};
+pub use models::{ModelLayers, Second};
 pub use overlay::{Choice, Item, List, Overlay, Page, SearchLine};
 pub use pages::{PageLine, page_lines, wrap};
+pub use pair::Pair;
 pub use prompt::{Editor, EditorRows};
 pub use run::Run;
 pub use sampling::{AttentionChoice, Field, Panel, Settings};
@@ -197,6 +201,8 @@ pub struct State {
     pub run: Option<Run>,
     /// The other branch of a comparison, whose baseline `run` is.
     pub beside: Option<Beside>,
+    /// A second model.
+    pub second: Second,
     /// How the branches of the next comparison read; `None` while runs stand alone.
     pub compare: Option<Pairing>,
     /// Two sets of prompts in place of the run.
@@ -205,6 +211,8 @@ pub struct State {
     pub sets_aside: SetsAside,
     /// The part of them that is shown where there is no room for all.
     pub pane: SetPane,
+    /// The pair of prompts that was compared last.
+    pub(super) pair: Option<Pair>,
     /// What the room of differences shows.
     pub gap: Gap,
     /// What the lower room of a comparison shows.
@@ -315,10 +323,12 @@ impl State {
             loading_since: Duration::ZERO,
             run: None,
             beside: None,
-            compare: None,
+            second: Second::new(options.against.as_deref()),
+            compare: options.against.as_ref().map(|_| Pairing::Free),
             sets: None,
             sets_aside: SetsAside::of(options),
             pane: SetPane::default(),
+            pair: None,
             gap: Gap::default(),
             lower: Lower::default(),
             steering: Steering::new(&options.steer),
@@ -379,24 +389,23 @@ impl State {
             .map_or("", |model| model.card.mask_text())
     }
 
+    /// Whether no token is drawn: by the model, nor by a second one on the screen.
+    #[must_use]
+    pub fn only_reads(&self) -> bool {
+        let draws = |beside: &Beside| !beside.run.masked();
+        self.masked() && !self.beside.as_ref().is_some_and(draws)
+    }
+
     /// Whether the token at a position is a gap to fill.
     #[must_use]
     pub fn is_mask(&self, position: usize) -> bool {
-        let token = self.grid().and_then(|grid| grid.tokens().get(position));
-        match (token, &self.model) {
-            (Some(token), Some(model)) => model.card.is_mask(token.id),
-            _ => false,
-        }
+        self.run.as_ref().is_some_and(|run| run.is_mask(position))
     }
 
     /// Positions of the gaps, in order.
     #[must_use]
     pub fn masks(&self) -> Vec<usize> {
-        let mask = self.model.as_ref().and_then(|m| m.card.mask.as_ref());
-        match (self.grid(), mask) {
-            (Some(grid), Some(mask)) => grid.positions_of(mask.id).collect(),
-            _ => Vec::new(),
-        }
+        self.run.as_ref().map_or(Vec::new(), Run::masks)
     }
 
     /// Whether a metric means anything for this model: one that sees both sides predicts no next token.
@@ -404,7 +413,7 @@ impl State {
     pub fn applies(&self, metric: Metric) -> bool {
         let spec = self.columns().metrics().get(metric.0);
         let about_next = spec.is_some_and(|s| matches!(s.name.as_str(), "surprisal" | "next_rank"));
-        !(about_next && self.masked())
+        !(about_next && self.only_reads())
     }
 
     /// Offer the samples that fit the model at hand.
@@ -449,15 +458,6 @@ impl State {
             None if self.writing => Context::Prompt,
             None => Context::Rooms,
         }
-    }
-
-    /// A candidate as it is shown.
-    #[must_use]
-    pub fn word(&self, id: u32) -> String {
-        self.model.as_ref().map_or_else(
-            || format!("#{id}"),
-            |model| show::cut(&show::visible(&model.tokenizer.display(id)), show::LABEL),
-        )
     }
 
     /// What chance would give for a metric: for ratios of a state alone. Norms and counts grow with the state's size,

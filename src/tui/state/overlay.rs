@@ -22,6 +22,8 @@ pub enum Overlay {
     Page(Page),
     /// The search line.
     Search(SearchLine),
+    /// The line in which a second model is named.
+    OtherModel(String),
     /// Leave although a generation runs?
     ConfirmQuit,
 }
@@ -35,6 +37,7 @@ impl Overlay {
             Self::Steering(panel) if panel.typed.is_some() => Context::Field,
             Self::Sampling(_) | Self::Steering(_) | Self::Sweep => Context::Panel,
             Self::Page(_) | Self::ConfirmQuit => Context::Page,
+            Self::OtherModel(_) => Context::Field,
             Self::Search(_) => Context::SearchLine,
         }
     }

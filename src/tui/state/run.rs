@@ -1,10 +1,12 @@
 //! One run as the screen keeps it.
 
+use super::Model;
 use crate::lens::LensSettings;
 use crate::model::{Sampling, TokenStream};
 use crate::session::{Finish, Speed};
 use crate::steer::Plan;
-use crate::trace::{Grid, Schema, Token};
+use crate::trace::{Aim, Grid, Schema, Token};
+use crate::tui::show;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -13,6 +15,8 @@ use std::time::SystemTime;
 pub struct Run {
     /// Counts the runs of this program, so that cached readings of an earlier one are never shown.
     pub number: usize,
+    /// The model that reads it.
+    pub model: Option<Model>,
     /// What the cells' values are.
     pub schema: Arc<Schema>,
     /// Tokens and cells.
@@ -66,6 +70,36 @@ impl Run {
                 .push(if fits { piece } else { token.bytes.clone() });
         }
         self.grid.push_token(token);
+    }
+
+    /// Whether its model fills gaps instead of going on from a text.
+    #[must_use]
+    pub fn masked(&self) -> bool {
+        self.grid.aim() == Aim::Itself
+    }
+
+    /// Whether the token at a position is a gap to fill.
+    #[must_use]
+    pub fn is_mask(&self, position: usize) -> bool {
+        let token = self.grid.tokens().get(position);
+        let both = token.zip(self.model.as_ref());
+        both.is_some_and(|(token, model)| model.card.is_mask(token.id))
+    }
+
+    /// Positions of the gaps, in order.
+    #[must_use]
+    pub fn masks(&self) -> Vec<usize> {
+        let card = self.model.as_ref().map(|model| &model.card);
+        card.map_or(Vec::new(), |card| self.grid.masks(card))
+    }
+
+    /// A candidate of its model as it is shown.
+    #[must_use]
+    pub fn word(&self, id: u32) -> String {
+        self.model.as_ref().map_or_else(
+            || format!("#{id}"),
+            |model| show::cut(&show::visible(&model.tokenizer.display(id)), show::LABEL),
+        )
     }
 
     /// How the next token is drawn.

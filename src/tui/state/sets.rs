@@ -74,7 +74,7 @@ impl SetsAside {
 
 impl State {
     /// The prompts that can be held against each other, or why there are none.
-    fn prompt_sets(&self) -> Result<PromptSets, &'static str> {
+    pub(super) fn prompt_sets(&self) -> Result<PromptSets, &'static str> {
         if let Some(given) = &self.sets_aside.given {
             return Ok(given.clone());
         }

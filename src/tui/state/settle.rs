@@ -1,7 +1,7 @@
 //! What drawing needs beyond the state itself, worked out once before a frame: layout, wrapped text, colour ranges.
 
-use super::{EditorRows, Gap, Phase, Run, SetReadings, State, Summary};
-use crate::trace::{Difference, Unit};
+use super::{EditorRows, Gap, ModelLayers, Phase, Run, SetReadings, State, Summary};
+use crate::trace::{Difference, Side, Unit};
 use crate::tui::colour::{Depth, gap_step, step};
 use crate::tui::layout::{Mode, Plan, Wants};
 use crate::tui::widgets::{Datum, Flow, Geometry, Zoom};
@@ -116,6 +116,8 @@ pub struct Derived {
     pub gap_most: f32,
     /// Both branches of a comparison by layer, over how many positions, and what these are called.
     pub summaries: (Vec<Summary>, usize, String),
+    /// The same of two models, each by its own layers.
+    pub models: Option<ModelLayers>,
     /// Two sets of prompts.
     pub sets: SetReadings,
     /// The first position at which the texts of a comparison differ.
@@ -159,7 +161,8 @@ impl State {
     }
 
     fn settle_layout(&mut self) {
-        let states = self.states();
+        let states = self.branches().map(|run| run.grid.states()).max();
+        let states = states.unwrap_or(0).max(self.states());
         // In the smallest layout the prompt has no border and two columns of `> `.
         let editor_width = self.area.width.saturating_sub(6);
         self.derived.editor = self.prompt.rows(usize::from(editor_width));
@@ -170,6 +173,7 @@ impl State {
             candidates: self.columns().top().min(12) as u16,
             room: self.room,
             comparing: self.beside.as_ref().map(|_| self.lower),
+            one_to_one: self.why_no_difference().is_none(),
             sets: self.sets.as_ref().map(|_| self.pane),
         };
         let mut plan = Plan::new(self.area, wants);
@@ -272,34 +276,6 @@ impl State {
         }
     }
 
-    /// The cells of the other maps of a comparison, column by column those of the first: twice as wide in the map of
-    /// differences, which has the width of both.
-    fn settle_beside(&mut self, plan: &Plan) {
-        let derived = &mut self.derived;
-        let own = plan.inner(plan.map);
-        derived.beside_geometry = match plan.beside_map.is_empty() {
-            true => Geometry::default(),
-            false => {
-                let mut geometry = derived.geometry.clone();
-                geometry.area.x = geometry.area.x + plan.inner(plan.beside_map).x - own.x;
-                geometry
-            }
-        };
-        derived.gap_geometry = match (plan.difference.is_empty(), plan.map.is_empty()) {
-            (true, _) => Geometry::default(),
-            (false, true) => std::mem::take(&mut derived.geometry),
-            (false, false) => {
-                let mut geometry = derived.geometry.clone();
-                let room = plan.inner(plan.difference);
-                geometry.area.x = geometry.area.x + room.x - own.x;
-                geometry.area.y = geometry.area.y + room.y - own.y;
-                geometry.width *= 2;
-                geometry.area.width *= 2;
-                geometry
-            }
-        };
-    }
-
     /// The positions that the map shows.
     #[must_use]
     pub fn on_screen(&self) -> Range<usize> {
@@ -366,6 +342,7 @@ impl State {
     }
 
     fn settle_flow(&mut self) {
+        let at = Side::BOTH.map(|side| self.cursor_of(side).position);
         let derived = &mut self.derived;
         let room = derived.plan.inner(derived.plan.stream);
         let width = usize::from(room.width.saturating_sub(2));
@@ -377,17 +354,22 @@ impl State {
         let flow = &mut derived.beside_flow;
         rewrap(beside, width, flow, &mut derived.beside_basis);
         let shown = [
-            (&derived.flow, room, &mut self.stream_top),
-            (&derived.beside_flow, beside_room, &mut derived.beside_top),
+            (&derived.flow, room, &mut self.stream_top, at[0]),
+            (
+                &derived.beside_flow,
+                beside_room,
+                &mut derived.beside_top,
+                at[1],
+            ),
         ];
-        for (flow, room, top) in shown {
+        for (flow, room, top, at) in shown {
             let (lines, height) = (flow.lines.len(), usize::from(room.height));
             if !self.stream_loose {
                 // The token after the cursor's is what the cell speaks of; while streaming it is the newest line.
                 let line = if self.cursor.follow {
                     lines.saturating_sub(1)
                 } else {
-                    flow.line_of(self.cursor.position)
+                    flow.line_of(at)
                 };
                 if line >= *top + height {
                     *top = (line + 1).saturating_sub(height);
@@ -434,7 +416,7 @@ impl State {
             .basis
             .filter(|then| then.run == now.run && then.metric == now.metric)
             .map(|_| self.derived.ranges.map);
-        let states = run.grid.states();
+        let (states, depths) = (run.grid.states(), self.depths());
         let name = self.columns().spec(self.metric).name.as_str();
         let scale = match name {
             "next_rank" | "perplexity" => Scale::Log,
@@ -442,9 +424,14 @@ impl State {
         };
         // A tied head's embedding row and the first column say the same in every run and would flatten the rest.
         let quantiles = |layers: Range<usize>, first: usize| {
-            let of_each = self.branches().filter_map(|run| {
+            let of_each = self.branches().enumerate().filter_map(|(branch, run)| {
                 let (grid, share) = (&run.grid, (0.02, 0.98));
-                grid.quantile_range(self.metric, layers.clone(), first, share)
+                // Of a second model the layers that lie beside these.
+                let layers = match depths.filter(|_| branch > 0 && !layers.is_empty()) {
+                    Some(depths) => depths.of_b(layers.start)..depths.of_b(layers.end - 1) + 1,
+                    None => layers.clone(),
+                };
+                grid.quantile_range(self.metric, layers, first, share)
             });
             of_each.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
         };
@@ -468,7 +455,9 @@ impl State {
 
     /// What the metric can be at all, where it has a bound: shares 0 to 1, information 0 to ln V.
     fn natural_range(&self) -> Option<(f32, f32)> {
-        let vocab = self.model.as_ref().map_or(0, |m| m.card.vocab);
+        let models = self.branches().filter_map(|run| run.model.as_ref());
+        let models = models.chain(&self.model).map(|model| model.card.vocab);
+        let vocab = models.max().unwrap_or(0);
         match self.columns().metrics().get(self.metric.0)?.unit {
             Unit::Share => Some((0.0, 1.0)),
             Unit::Nats if vocab > 1 => Some((0.0, (vocab as f32).ln())),
@@ -528,6 +517,7 @@ impl State {
     fn settle_summaries(&mut self) {
         let Some(run) = self.run.as_ref().filter(|_| self.beside.is_some()) else {
             self.derived.summaries = Default::default();
+            self.derived.models = None;
             self.derived.diverged = None;
             self.derived.summary_basis = (0, 0, 0);
             return;
@@ -535,7 +525,11 @@ impl State {
         let read = self.branches().map(|run| run.grid.read()).sum();
         let now = (run.number, self.metric.0, read);
         if now != self.derived.summary_basis {
-            self.derived.summaries = self.summaries();
+            self.derived.models = self.model_layers();
+            self.derived.summaries = match self.derived.models {
+                Some(_) => Default::default(),
+                None => self.summaries(),
+            };
             self.derived.diverged = self.difference().and_then(|d| d.diverged());
             self.derived.summary_basis = now;
         }
@@ -573,9 +567,7 @@ impl State {
             return Datum::Unread;
         }
         let value = run.grid.value(layer, position, self.metric);
-        value.map_or(Datum::Absent, |v| {
-            Datum::Step(self.derived.ranges.step(layer, v))
-        })
+        value.map_or(Datum::Absent, |v| Datum::Step(self.shade(run, layer, v)))
     }
 
     /// What is known of a cell for the map of differences.

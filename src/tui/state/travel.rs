@@ -94,13 +94,18 @@ impl State {
 
     /// Walk over the gaps, around the end, to what the last layer would put there.
     fn go_mask(&mut self, on: bool) {
-        if !self.masked() {
+        let masks = match self.masks() {
+            // A second model may be the one that fills gaps.
+            none if none.is_empty() => self.beside.as_ref().map_or(none, |b| b.run.masks()),
+            masks => masks,
+        };
+        if !self.masked() && masks.is_empty() {
             return self.note(
                 Level::Warn,
                 "This model goes on from a text and fills no gaps.",
             );
         }
-        let (masks, here) = (self.masks(), self.cursor.position);
+        let here = self.cursor.position;
         let next = if on {
             masks.iter().position(|p| *p > here).or(Some(0))
         } else {
@@ -113,7 +118,11 @@ impl State {
         let next = next.unwrap_or(last);
         self.go_to(masks[next]);
         self.cursor.layer = self.states() - 1;
-        let text = format!("{} {} of {}", self.mask_text(), next + 1, masks.len());
+        let gap = match self.masked() {
+            true => self.mask_text(),
+            false => "gap",
+        };
+        let text = format!("{gap} {} of {}", next + 1, masks.len());
         self.note(Level::Info, text);
     }
 
@@ -292,7 +301,12 @@ impl State {
             let tokens = self.tokens();
             if let Some((layer, position)) = hit.filter(|(_, p)| *p < tokens) {
                 self.go_to(position);
-                self.cursor.layer = layer;
+                self.cursor.layer = match &self.beside {
+                    Some(beside) if within(plan.beside_map) => {
+                        self.layer_of_first(&beside.run, layer)
+                    }
+                    _ => layer,
+                };
             }
         } else if within(plan.stream) {
             self.room = Room::Stream;

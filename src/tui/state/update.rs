@@ -142,6 +142,12 @@ impl State {
             }
             (Some(Overlay::Search(_)), Some(c)) => self.type_search(c),
             (Some(Overlay::Sampling(panel)), Some(c)) => type_number(panel, c),
+            (Some(Overlay::OtherModel(typed)), Some(c)) => match c {
+                Some(c) => typed.push(c),
+                None => {
+                    typed.pop();
+                }
+            },
             (Some(Overlay::Steering(panel)), Some(c)) => {
                 if let Some(typed) = &mut panel.typed {
                     match c {
@@ -180,6 +186,10 @@ impl State {
                     let line = text.lines().next().unwrap_or_default();
                     typed.extend(line.chars().filter(|c| !c.is_control()).take(1000));
                 }
+            }
+            Some(Overlay::OtherModel(typed)) => {
+                let line = text.lines().next().unwrap_or_default();
+                typed.extend(line.chars().filter(|c| !c.is_control()).take(1000));
             }
             Some(_) => {}
             // A paste always means the prompt, wherever the keys are.
@@ -222,7 +232,9 @@ impl State {
             Action::Compare => self.open_compare(),
             Action::CompareFree => return self.compare(Pairing::Free),
             Action::CompareLocked => return self.compare(Pairing::Locked),
+            Action::CompareModels => return self.compare_models(),
             Action::CompareSets => return self.compare_sets(),
+            Action::ComparePrompts => return self.compare_prompts(),
             Action::CompareOff => return self.stop_comparing(),
             Action::TurnPairing => return self.turn_pairing(),
             Action::TurnLower => self.turn_lower(),
@@ -340,6 +352,10 @@ impl State {
             }
             (Some(Overlay::Page(_)), Action::Accept | Action::Help | Action::ShowError) => {
                 self.overlay = None;
+            }
+            (Some(Overlay::OtherModel(typed)), Action::Accept) => {
+                let typed = std::mem::take(typed);
+                return Some(self.take_other(&typed));
             }
             (Some(Overlay::Search(line)), Action::Accept) => {
                 let empty = line.query.is_empty();

@@ -79,7 +79,7 @@ fn candidates(buf: &mut Buffer, area: Rect, state: &State, run: &Run, most: u16)
             (false, 0) => state.theme.title,
             (false, _) => state.theme.base,
         };
-        let word = show::pad(&state.word(candidate.id), word_width);
+        let word = show::pad(&run.word(candidate.id), word_width);
         let x = put(buf, area, 12, y, &word, style);
         let x = put(
             buf,
@@ -281,7 +281,7 @@ fn folded(buf: &mut Buffer, area: Rect, state: &State, run: &Run) {
         } else {
             state.theme.base
         };
-        let word = show::cut(&state.word(candidate.id), 14);
+        let word = show::cut(&run.word(candidate.id), 14);
         let text = format!(" {}", show::percent(candidate.prob).trim());
         let needed = show::columns(&word) + show::columns(&text) + 2;
         if usize::from(x) + needed > usize::from(area.width) {

@@ -8,9 +8,9 @@
 //! ```
 
 use super::put;
-use crate::trace::{Difference, Metric};
+use crate::trace::{Compared, Metric, Side};
 use crate::tui::show;
-use crate::tui::state::{FAVOURITES, Run, State};
+use crate::tui::state::{Cursor, FAVOURITES, Run, State};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
@@ -20,14 +20,32 @@ const CANDIDATES: u16 = 3;
 /// Paint the readings of both, as many lines as there are.
 pub fn paint(buf: &mut Buffer, area: Rect, state: &State, runs: [&Run; 2]) {
     let theme = &state.theme;
-    let (layer, position) = (state.cursor.layer, state.cursor.position);
+    let cursors = Side::BOTH.map(|side| state.cursor_of(side));
+    let names = state.model_names();
     let half = area.width / 2;
+    let whole = area;
+    // Two models each say where they are: another layer, and perhaps another token.
+    let area = match names {
+        Some(names) => {
+            let sides = names.iter().zip(runs).zip(cursors).zip([1, half]);
+            for (((name, run), cursor), x) in sides {
+                heading(buf, area, x, state, name, run, cursor);
+            }
+            Rect {
+                y: whole.y + 1,
+                height: whole.height.saturating_sub(1),
+                ..whole
+            }
+        }
+        None => whole,
+    };
     let most = match area.height {
         ..6 => 1,
         6..9 => 2,
         _ => CANDIDATES,
     };
-    for (run, x) in runs.into_iter().zip([1, half]) {
+    for ((run, cursor), x) in runs.into_iter().zip(cursors).zip([1, half]) {
+        let (layer, position) = (cursor.layer, cursor.position);
         if run.grid.cells(position).is_none() {
             put(buf, area, x, 0, "not read", theme.muted);
             continue;
@@ -41,7 +59,7 @@ pub fn paint(buf: &mut Buffer, area: Rect, state: &State, runs: [&Run; 2]) {
                 true => theme.good,
                 false => theme.base,
             };
-            let word = show::pad(&state.word(candidate.id), width);
+            let word = show::pad(&run.word(candidate.id), width);
             let x = put(buf, area, x, y, &word, style);
             put(
                 buf,
@@ -53,19 +71,27 @@ pub fn paint(buf: &mut Buffer, area: Rect, state: &State, runs: [&Run; 2]) {
             );
         }
     }
-    let difference = Difference::new(&runs[0].grid, &runs[1].grid);
     let others = FAVOURITES
         .iter()
         .filter_map(|name| state.columns().find(name));
     let others = others.filter(|metric| *metric != state.metric && state.applies(*metric));
     let metrics: Vec<Metric> = std::iter::once(state.metric).chain(others).collect();
-    let kl = difference.divergence(layer, position);
+    let difference = state.difference();
     let mut y = most;
-    if y < area.height {
+    // Where cells do not compare, there is no divergence to speak of.
+    if let Some(difference) = difference.filter(|_| y < area.height) {
+        let kl = difference.divergence(cursors[0].layer, cursors[0].position);
         let kl = show::with_unit(kl, crate::trace::Unit::Nats);
-        let x = put(buf, area, 1, y, "KL(b‖s) ", theme.muted);
+        let name = if names.is_some() {
+            "KL(A‖B) "
+        } else {
+            "KL(b‖s) "
+        };
+        let x = put(buf, area, 1, y, name, theme.muted);
         put(buf, area, x, y, &kl, theme.base);
-        if let Some(words) = runs[1].plan_at(position) {
+        if names.is_some() {
+            // Nothing pushes either.
+        } else if let Some(words) = runs[1].plan_at(cursors[1].position) {
             let room = usize::from(area.width.saturating_sub(half + 1));
             put(buf, area, half, y, &show::cut(words, room), theme.muted);
         }
@@ -76,7 +102,11 @@ pub fn paint(buf: &mut Buffer, area: Rect, state: &State, runs: [&Run; 2]) {
             break;
         }
         let spec = state.columns().spec(metric);
-        let cell = difference.cell(layer, position, metric);
+        let [a, b] = [0, 1].map(|side: usize| {
+            let (run, cursor) = (runs[side], cursors[side]);
+            run.grid.value(cursor.layer, cursor.position, metric)
+        });
+        let cell = Compared::new(a, b);
         let style = match metric == state.metric {
             true => theme.accent,
             false => theme.muted,
@@ -99,4 +129,32 @@ pub fn paint(buf: &mut Buffer, area: Rect, state: &State, runs: [&Run; 2]) {
         put(buf, area, x + 1, y, spec.unit.label(), theme.muted);
         y += 1;
     }
+}
+
+/// Whose cell it is: the model, its layer, and the token that stands there.
+fn heading(
+    buf: &mut Buffer,
+    area: Rect,
+    x: u16,
+    state: &State,
+    name: &str,
+    run: &Run,
+    cursor: Cursor,
+) {
+    let token = run.grid.tokens().get(cursor.position);
+    let token = token.map_or(String::new(), |token| show::label(&token.bytes));
+    let place = format!("layer {} · {} {token}", cursor.layer, cursor.position);
+    let room = usize::from(area.width / 2).saturating_sub(2);
+    let name = show::visible(name);
+    let name = show::cut(&name, room.saturating_sub(show::columns(&place) + 1).max(4));
+    let x = put(buf, area, x, 0, &name, state.theme.title);
+    let room = room.saturating_sub(show::columns(&name) + 1);
+    put(
+        buf,
+        area,
+        x + 1,
+        0,
+        &show::cut(&place, room),
+        state.theme.accent,
+    );
 }

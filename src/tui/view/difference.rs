@@ -59,8 +59,8 @@ pub fn paint(buf: &mut Buffer, area: Rect, state: &State) {
         theme: &state.theme,
     }
     .render(geometry.area, buf);
-    map::layer_labels(buf, area, state, geometry);
-    map::token_labels(buf, area, state, run, geometry);
+    map::layer_labels(buf, area, state, geometry, state.cursor);
+    map::token_labels(buf, area, state, run, geometry, state.cursor);
     scale(buf, area, state);
 }
 

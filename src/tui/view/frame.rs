@@ -6,6 +6,7 @@
 //! ```
 
 use super::{difference, has_keys, put_line, sets};
+use crate::trace::Pairing;
 use crate::tui::action::Action;
 use crate::tui::keymap::Context;
 use crate::tui::layout::{Mode, Room, SetPane};
@@ -64,9 +65,9 @@ pub fn paint(buf: &mut Buffer, state: &State) {
         (plan.stream, stream_title(state), stream_note(state)),
         (plan.map, map_title(state), map_note(state)),
         (plan.beside_stream, beside_title(state), beside_note(state)),
-        (plan.beside_map, map_title(state), Line::default()),
+        (plan.beside_map, beside_map_title(state), Line::default()),
         (plan.difference, gap_title(state), gap_note(state)),
-        (plan.summary, summary_title(state), Line::default()),
+        (plan.summary, summary_title(state), summary_note(state)),
         (plan.cell, cell_title(state), Line::default()),
         (plan.profile, profile_title(state), Line::default()),
         (plan.attention, attention_title(state), Line::default()),
@@ -137,13 +138,17 @@ fn headers(buf: &mut Buffer, state: &State) {
         return;
     }
     let gap = gap_words(state);
-    let (gap, other) = (format!("{} {}", gap.0, gap.1), beside_name(state));
+    let (gap, [first, other]) = (format!("{} {}", gap.0, gap.1), branch_titles(state));
+    let layers = match depth_words(state) {
+        Some(words) => format!("{other} {words}"),
+        None => other.clone(),
+    };
     for (area, text) in [
-        (plan.stream, "Baseline"),
-        (plan.beside_stream, other.as_str()),
-        (plan.map, "Baseline"),
-        (plan.beside_map, other.as_str()),
-        (plan.difference, gap.as_str()),
+        (plan.stream, &first),
+        (plan.beside_stream, &other),
+        (plan.map, &first),
+        (plan.beside_map, &layers),
+        (plan.difference, &gap),
     ] {
         let room = usize::from(area.width.saturating_sub(2));
         difference::header(buf, area, &show::cut(text, room), state);
@@ -153,7 +158,9 @@ fn headers(buf: &mut Buffer, state: &State) {
 fn stream_title(state: &State) -> Line<'static> {
     let focused = has_keys(state, Room::Stream);
     if state.beside.is_some() {
-        return title(state, focused, "Baseline", "");
+        let [first, _] = branch_titles(state);
+        let room = usize::from(state.derived.plan.stream.width).saturating_sub(24);
+        return title(state, focused, &show::cut(&first, room), "");
     }
     match state.run.as_ref().and_then(|run| pushed(state, run)) {
         Some(words) => title(state, focused, "Stream", &format!("· {words}")),
@@ -176,17 +183,42 @@ fn pushed(state: &State, run: &Run) -> Option<String> {
     }
 }
 
-/// What the other branch of a comparison is called.
-fn beside_name(state: &State) -> String {
-    match state.steering.label.as_str() {
-        "" => "Steered by nothing".to_owned(),
-        label => format!("+ {label}"),
+/// What the branches of a comparison are called.
+fn branch_titles(state: &State) -> [String; 2] {
+    match (state.model_names(), state.steering.label.as_str()) {
+        (Some(names), _) => names.each_ref().map(|name| show::visible(name)),
+        (None, "") => ["Baseline", "Steered by nothing"].map(str::to_owned),
+        (None, label) => ["Baseline".to_owned(), format!("+ {label}")],
     }
+}
+
+/// Which layer of the second of two models lies beside the cursor's; `None` where each lies beside its own number.
+fn depth_words(state: &State) -> Option<String> {
+    let (depths, layer) = (state.depths()?, state.cursor.layer);
+    let states = state.branches().map(|run| run.grid.states());
+    let alike = states
+        .collect::<Vec<_>>()
+        .windows(2)
+        .all(|two| two[0] == two[1]);
+    (!alike).then(|| format!("· layer {} beside {layer}", depths.of_b(layer)))
+}
+
+fn beside_map_title(state: &State) -> Line<'static> {
+    let Some(words) = depth_words(state) else {
+        return map_title(state);
+    };
+    title(
+        state,
+        has_keys(state, Room::Map),
+        &map_words(state).0,
+        &words,
+    )
 }
 
 fn beside_title(state: &State) -> Line<'static> {
     let room = usize::from(state.derived.plan.beside_stream.width).saturating_sub(24);
-    let name = show::cut(&beside_name(state), room);
+    let [_, name] = branch_titles(state);
+    let name = show::cut(&name, room);
     let mixed = state.beside.as_ref().is_some_and(|b| b.run.mixed());
     let rest = if mixed {
         "· replay makes it one plan"
@@ -197,10 +229,20 @@ fn beside_title(state: &State) -> Line<'static> {
 }
 
 fn beside_note(state: &State) -> Line<'static> {
-    let Some(beside) = &state.beside else {
-        return Line::default();
-    };
-    let run = &beside.run;
+    match &state.beside {
+        Some(beside) => branch_note(state, &beside.run),
+        None => Line::default(),
+    }
+}
+
+/// How far a branch of a comparison is.
+fn branch_note(state: &State, run: &Run) -> Line<'static> {
+    if run.masked() && state.model_names().is_some() {
+        let (tokens, gaps) = (run.grid.len(), run.masks().len());
+        let mask = run.model.as_ref().map_or("", |m| m.card.mask_text());
+        let text = format!(" {tokens} tokens · {gaps} {mask} ");
+        return Line::styled(text, state.theme.muted);
+    }
     let ended = run
         .finish
         .map_or(String::new(), |f| format!(" · {}", f.label()));
@@ -212,6 +254,14 @@ fn beside_note(state: &State) -> Line<'static> {
 fn gap_words(state: &State) -> (String, String) {
     let spec = state.columns().spec(state.metric);
     let label = show::visible(&spec.label);
+    if let Some([a, b]) = state.model_names() {
+        let [a, b] = [a, b].map(|name| show::cut(&show::visible(name), 16));
+        return match state.gap {
+            Gap::Difference => (format!("{b} − {a}"), format!("· {label}")),
+            Gap::Percent => (format!("{b} − {a}"), format!("· {label}, % of {a}")),
+            Gap::Divergence => (format!("KL({a}‖{b})"), "· nats".to_owned()),
+        };
+    }
     match state.gap {
         Gap::Difference => ("Steered − baseline".to_owned(), format!("· {label}")),
         Gap::Percent => ("Change".to_owned(), format!("· {label}, % of the baseline")),
@@ -241,13 +291,48 @@ fn gap_note(state: &State) -> Line<'static> {
 
 fn summary_title(state: &State) -> Line<'static> {
     let spec = state.columns().spec(state.metric);
-    let first = format!("{} by layer", show::visible(&spec.label));
-    title(state, has_keys(state, Room::Cell), &first, "· mean ± std")
+    let label = show::visible(&spec.label);
+    let (first, rest) = match (&state.derived.models, state.derived.plan.mode) {
+        // The numbers say so themselves, and why there is no map of differences needs the room.
+        (Some(_), Mode::Folded) => (format!("{label} by depth"), ""),
+        (Some(_), _) => (format!("{label} by depth"), "· mean ± std"),
+        (None, _) => (format!("{label} by layer"), "· mean ± std"),
+    };
+    title(state, has_keys(state, Room::Cell), &first, rest)
+}
+
+/// Why there is no map of differences, where the numbers have no line for it.
+fn summary_note(state: &State) -> Line<'static> {
+    let why = state.why_no_difference();
+    match why.filter(|_| state.derived.plan.mode == Mode::Folded) {
+        Some(why) => Line::styled(format!(" {why} "), state.theme.muted),
+        None => Line::default(),
+    }
+}
+
+/// Which pair of prompts is compared, and under what.
+fn prompts_note(state: &State) -> String {
+    let pair = state.pair().map_or(String::new(), |pair| {
+        format!(" pair {}/{} ·", pair.number, pair.of)
+    });
+    let pushed = match state.run.as_ref().map(|run| run.steering.is_empty()) {
+        Some(false) => format!("both under {} ", state.steering.label),
+        _ => "positions are each prompt's own ".to_owned(),
+    };
+    format!("{pair} {pushed}")
 }
 
 /// The slider and how branches read, in the prompt's upper border.
 fn steering_note(state: &State) -> Line<'static> {
     let theme = &state.theme;
+    if let Some(beside) = state.beside.as_ref().filter(|b| b.names().is_some()) {
+        let text = match beside.pairing {
+            Pairing::Free => " free: each its own text, positions are each model's own ".to_owned(),
+            Pairing::Locked => " locked: both read one text ".to_owned(),
+            Pairing::Prompts => prompts_note(state),
+        };
+        return Line::styled(text, theme.muted);
+    }
     let Some(part) = state.steering.slider() else {
         return Line::default();
     };
@@ -278,11 +363,7 @@ fn stream_note(state: &State) -> Line<'static> {
         return Line::default();
     };
     if state.beside.is_some() {
-        let ended = run
-            .finish
-            .map_or(String::new(), |f| format!(" · {}", f.label()));
-        let text = format!(" {} drawn{ended} ", run.drawn());
-        return Line::styled(text, state.theme.muted);
+        return branch_note(state, run);
     }
     if state.masked() {
         let gaps = state.masks().len();
@@ -316,7 +397,7 @@ pub fn map_words(state: &State) -> (String, String) {
         Scale::Linear => "",
     };
     let range = format!("· {}{log}", state.map.range.label());
-    let rest = match state.beside {
+    let rest = match &state.beside {
         // Half the width, and the other half says the same.
         Some(_) => range,
         None => format!(
@@ -330,7 +411,7 @@ pub fn map_words(state: &State) -> (String, String) {
 
 /// How to follow again, once the cursor has left the newest token.
 fn map_note(state: &State) -> Line<'static> {
-    if state.run.is_none() || state.masked() {
+    if state.run.is_none() || state.only_reads() {
         return Line::default();
     }
     let key = state.keymap.hint(Action::Follow, Context::Rooms);
@@ -353,6 +434,14 @@ fn cell_title(state: &State) -> Line<'static> {
 
 /// Which cell is looked at, in words.
 pub fn cell_words(state: &State) -> String {
+    if let Some(depths) = state.depths() {
+        let layer = state.cursor.layer;
+        return format!(
+            "· layer {layer} ‖ {} · token {}",
+            depths.of_b(layer),
+            state.cursor.position
+        );
+    }
     let Some(token) = state
         .grid()
         .and_then(|g| g.tokens().get(state.cursor.position))

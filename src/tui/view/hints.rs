@@ -7,6 +7,7 @@
 //! ```
 
 use super::put;
+use super::steering::tail;
 use crate::tui::action::Action;
 use crate::tui::keymap::Context;
 use crate::tui::show;
@@ -33,6 +34,15 @@ pub fn paint(buf: &mut Buffer, area: Rect, state: &State) {
             n => format!("{n} matches "),
         };
         put(buf, area, x + 1, 0, &found, state.theme.muted);
+        return;
+    }
+    if let Some(Overlay::OtherModel(typed)) = &state.overlay {
+        let x = put(buf, area, 0, 0, " second model ", state.theme.accent);
+        let help = "▏ a folder, a .gguf file, a hub id, or demo ";
+        let room = usize::from(area.width.saturating_sub(x)).saturating_sub(2);
+        let shown = tail(&show::visible(typed), room);
+        let x = put(buf, area, x, 0, &shown, state.theme.base);
+        put(buf, area, x, 0, help, state.theme.muted);
         return;
     }
     match &state.notice {
@@ -112,7 +122,33 @@ fn useful(state: &State) -> Vec<Action> {
             ];
             [control, &rest].concat()
         }
-        (_, Phase::Reading) if state.masked() => vec![A::Stop, A::Palette, A::Help],
+        (_, Phase::Reading) if state.only_reads() => vec![A::Stop, A::Palette, A::Help],
+        (_, phase) if state.model_names().is_some() => {
+            let control = match phase.is_running() {
+                true => &[A::PauseResume, A::Step, A::Stop][..],
+                false => &[A::EditPrompt, A::Run],
+            };
+            let gap = match state.why_no_difference() {
+                Some(_) => &[A::TurnLower][..],
+                None => &[A::TurnLower, A::TurnGap],
+            };
+            let (turn, next) = match state.pair() {
+                Some(_) => (A::Steer, A::ComparePrompts),
+                None => (A::TurnPairing, A::CompareModels),
+            };
+            let rest = [
+                A::Metrics,
+                turn,
+                A::Export,
+                A::CompareOff,
+                next,
+                A::Compare,
+                A::Palette,
+                A::Help,
+                A::Quit,
+            ];
+            [control, gap, &rest].concat()
+        }
         (_, Phase::Reading | Phase::Streaming | Phase::Paused) if state.beside.is_some() => vec![
             A::PauseResume,
             A::Step,
@@ -211,7 +247,7 @@ fn keys(buf: &mut Buffer, area: Rect, state: &State) {
     let nothing = |action: Action| {
         let set = samples.iter().position(|sample| *sample == action);
         set.is_some_and(|set| set >= state.samples.len())
-            || (action == Action::Sampling && state.masked())
+            || (action == Action::Sampling && state.only_reads())
     };
     for action in useful(state).into_iter().filter(|a| !nothing(*a)) {
         let Some(key) = state.keymap.hint(action, state.context()) else {
@@ -220,6 +256,7 @@ fn keys(buf: &mut Buffer, area: Rect, state: &State) {
         let label = match (action, &state.phase) {
             (Action::PauseResume, Phase::Paused) => "go on",
             (Action::MoveUp, _) if state.sets.is_some() => "layer up",
+            (Action::CompareModels, _) => "another",
             (Action::CompareSets, _) if state.sets.is_some() => "again",
             (Action::Run, _) if state.context() == Context::Rooms => "again",
             _ => action.label(),

@@ -10,9 +10,10 @@
 //! ```
 
 use super::{empty, put, put_line};
+use crate::trace::Side;
 use crate::tui::colour::Depth;
 use crate::tui::show;
-use crate::tui::state::{RangeMode, Run, State};
+use crate::tui::state::{Cursor, RangeMode, Run, State};
 use crate::tui::widgets::{Datum, Geometry, HeatMap, Zoom, colour_bar, columns_strip};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -26,10 +27,11 @@ pub fn paint(buf: &mut Buffer, area: Rect, state: &State) {
         return empty::map(buf, area, state);
     };
     let geometry = &state.derived.geometry;
-    cells(buf, state, run, geometry);
-    layer_labels(buf, area, state, geometry);
+    let cursor = state.cursor_of(Side::A);
+    cells(buf, state, run, geometry, cursor);
+    layer_labels(buf, area, state, geometry, cursor);
     strip(buf, area, state, run);
-    token_labels(buf, area, state, run, geometry);
+    token_labels(buf, area, state, run, geometry, cursor);
     scale(buf, area, state);
 }
 
@@ -37,14 +39,15 @@ pub fn paint(buf: &mut Buffer, area: Rect, state: &State) {
 pub fn paint_beside(buf: &mut Buffer, area: Rect, state: &State) {
     if let Some(beside) = &state.beside {
         let geometry = &state.derived.beside_geometry;
-        cells(buf, state, &beside.run, geometry);
-        layer_labels(buf, area, state, geometry);
-        token_labels(buf, area, state, &beside.run, geometry);
+        let cursor = state.cursor_of(Side::B);
+        cells(buf, state, &beside.run, geometry, cursor);
+        layer_labels(buf, area, state, geometry, cursor);
+        token_labels(buf, area, state, &beside.run, geometry, cursor);
         scale(buf, area, state);
     }
 }
 
-fn cells(buf: &mut Buffer, state: &State, run: &Run, geometry: &Geometry) {
+fn cells(buf: &mut Buffer, state: &State, run: &Run, geometry: &Geometry, cursor: Cursor) {
     let tokens = run
         .grid
         .len()
@@ -65,7 +68,7 @@ fn cells(buf: &mut Buffer, state: &State, run: &Run, geometry: &Geometry) {
                     let best = run.grid.top(*layer, p).first();
                     best.map_or_else(Default::default, |c| {
                         let share = show::percent(c.prob);
-                        (state.word(c.id), share.trim_start().to_owned())
+                        (run.word(c.id), share.trim_start().to_owned())
                     })
                 })
             })
@@ -86,7 +89,7 @@ fn cells(buf: &mut Buffer, state: &State, run: &Run, geometry: &Geometry) {
         tokens,
         words: &words,
         decided: &decided,
-        cursor: Some((state.cursor.layer, state.cursor.position)),
+        cursor: Some((cursor.layer, cursor.position)),
         ramp: &state.theme.ramp,
         theme: &state.theme,
     }
@@ -94,13 +97,19 @@ fn cells(buf: &mut Buffer, state: &State, run: &Run, geometry: &Geometry) {
 }
 
 /// Layer numbers at the left; the cursor's stands out, a gap between layers is marked.
-pub(super) fn layer_labels(buf: &mut Buffer, area: Rect, state: &State, geometry: &Geometry) {
+pub(super) fn layer_labels(
+    buf: &mut Buffer,
+    area: Rect,
+    state: &State,
+    geometry: &Geometry,
+    cursor: Cursor,
+) {
     let mut above: Option<usize> = None;
     for (i, layer) in geometry.layers.iter().enumerate() {
         let Some(rect) = geometry.cell(*layer, geometry.left) else {
             continue;
         };
-        let here = *layer == state.cursor.layer;
+        let here = *layer == cursor.layer;
         let second = geometry.halves && i % 2 == 1;
         // Two layers share a row: its number is the upper one's, unless the cursor is on the lower.
         if !second || here {
@@ -163,6 +172,7 @@ pub(super) fn token_labels(
     state: &State,
     run: &Run,
     geometry: &Geometry,
+    cursor: Cursor,
 ) {
     let row = Rect {
         x: geometry.area.x,
@@ -176,7 +186,7 @@ pub(super) fn token_labels(
     };
     let column = |position: usize| (position - geometry.left) * usize::from(geometry.width);
     let visible = geometry.left..run.grid.len().min(geometry.left + geometry.columns);
-    let cursor = state.cursor.position;
+    let cursor = cursor.position;
     let mut taken = (usize::MAX, usize::MAX);
     if visible.contains(&cursor) {
         let label = format!("▲{}{}", mark(state, run, cursor), text(cursor));

@@ -8,11 +8,12 @@
 //! ├ prompt ───────┴────────────┤
 //! ╰ hints ─────────────────────╯      popup.rs, steering.rs lie over all of it
 //! ```
-//! A comparison shows two of stream and map, `difference`, `summary` and `cell_pair`; two sets of prompts have `sets/`.
+//! A comparison shows two of stream and map, `difference`, `summary` (`depths` of two models) and `cell_pair`; two sets of prompts have `sets/`.
 
 mod attention;
 mod cell;
 mod cell_pair;
+mod depths;
 mod difference;
 mod empty;
 mod frame;
@@ -30,6 +31,8 @@ mod sweep;
 mod tests;
 #[cfg(test)]
 mod tests_compare;
+#[cfg(test)]
+mod tests_models;
 mod title;
 
 use super::layout::{LEAST, Mode, Room};

@@ -37,7 +37,7 @@ pub fn paint(buf: &mut Buffer, state: &State) -> Option<Position> {
             paint_question(buf, state);
             None
         }
-        Overlay::Search(_) => None,
+        Overlay::Search(_) | Overlay::OtherModel(_) => None,
     }
 }
 

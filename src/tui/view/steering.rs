@@ -87,7 +87,7 @@ pub fn paint(buf: &mut Buffer, state: &State, panel: &SteerPanel) -> Option<Posi
 }
 
 /// The last columns of a text.
-fn tail(text: &str, width: usize) -> String {
+pub(super) fn tail(text: &str, width: usize) -> String {
     let mut start = text.len();
     for (at, _) in text.char_indices().rev() {
         if show::columns(&text[at..]) > width {

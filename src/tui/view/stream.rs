@@ -8,7 +8,7 @@
 //! ```
 
 use super::{empty, put};
-use crate::trace::{Aim, Kind};
+use crate::trace::{Aim, Kind, Side};
 use crate::tui::colour::Depth;
 use crate::tui::state::{Run, State};
 use crate::tui::widgets::Flow;
@@ -21,7 +21,7 @@ pub fn paint(buf: &mut Buffer, area: Rect, state: &State) {
     match state.run.as_ref().filter(|r| !r.grid.is_empty()) {
         Some(run) => {
             let flow = &state.derived.flow;
-            text(buf, area, state, run, flow, state.stream_top);
+            text(buf, area, state, run, flow, state.stream_top, Side::A);
         }
         None => empty::stream(buf, area, state),
     }
@@ -32,13 +32,26 @@ pub fn paint_beside(buf: &mut Buffer, area: Rect, state: &State) {
     if let Some(beside) = &state.beside {
         let derived = &state.derived;
         let (flow, top) = (&derived.beside_flow, derived.beside_top);
-        text(buf, area, state, &beside.run, flow, top);
+        text(buf, area, state, &beside.run, flow, top, Side::B);
     }
 }
 
-fn text(buf: &mut Buffer, area: Rect, state: &State, run: &Run, flow: &Flow, top: usize) {
+fn text(
+    buf: &mut Buffer,
+    area: Rect,
+    state: &State,
+    run: &Run,
+    flow: &Flow,
+    top: usize,
+    side: Side,
+) {
     let lines = &flow.lines;
-    let cursor = state.cursor.position;
+    let cursor = state.cursor_of(side).position;
+    // Found are tokens of the first text; those of another model are other tokens.
+    let matches = match side == Side::B && state.model_names().is_some() {
+        true => &[][..],
+        false => &state.derived.matches,
+    };
     for (y, line) in lines
         .iter()
         .skip(top)
@@ -47,9 +60,9 @@ fn text(buf: &mut Buffer, area: Rect, state: &State, run: &Run, flow: &Flow, top
     {
         let mut x = 1;
         for piece in line {
-            let mut style = token_style(state, &run.grid, piece.last);
+            let mut style = token_style(state, run, piece.last);
             let found = |m: &std::ops::RangeInclusive<usize>| m.contains(&piece.last);
-            if state.derived.matches.iter().any(found) {
+            if matches.iter().any(found) {
                 style = style.add_modifier(Modifier::UNDERLINED | Modifier::BOLD);
             }
             // Where the texts of a comparison part.
@@ -67,8 +80,8 @@ fn text(buf: &mut Buffer, area: Rect, state: &State, run: &Run, flow: &Flow, top
 }
 
 /// How a token looks by what it is and how unsure the model was of it.
-fn token_style(state: &State, grid: &crate::trace::Grid, token: usize) -> Style {
-    let theme = &state.theme;
+fn token_style(state: &State, run: &Run, token: usize) -> Style {
+    let (theme, grid) = (&state.theme, &run.grid);
     let given = grid
         .tokens()
         .get(token)
@@ -77,7 +90,7 @@ fn token_style(state: &State, grid: &crate::trace::Grid, token: usize) -> Style 
         return theme.prompt;
     }
     let gap = match theme.depth {
-        _ if !state.is_mask(token) => Modifier::empty(),
+        _ if !run.is_mask(token) => Modifier::empty(),
         Depth::Mono => Modifier::BOLD,
         // The shade as ink on black or white: as readable, and unlike all the rest.
         _ => Modifier::BOLD | Modifier::REVERSED,
@@ -86,7 +99,7 @@ fn token_style(state: &State, grid: &crate::trace::Grid, token: usize) -> Style 
         return theme.base.add_modifier(gap);
     };
     let layer = grid.states().saturating_sub(1);
-    let step = state.derived.ranges.step(layer, value);
+    let step = state.shade(run, layer, value);
     let style = match theme.depth {
         // Without colour: plain, underlined, underlined and bold.
         Depth::Mono if step >= 12 => theme

@@ -8,7 +8,7 @@
 //!        0    layer    12    difference −0.26 ± 0.31 nats · 24
 //! ```
 
-use super::put;
+use super::{depths, put};
 use crate::trace::{Spread, Unit};
 use crate::tui::show;
 use crate::tui::state::{State, Summary};
@@ -18,12 +18,15 @@ use ratatui::layout::Rect;
 use ratatui::widgets::Widget;
 
 /// Columns of the numbers at the left of the curves.
-const NUMBERS: u16 = 8;
+pub(super) const NUMBERS: u16 = 8;
 /// Columns of the numbers of one layer.
-const TABLE: u16 = 34;
+pub(super) const TABLE: u16 = 34;
 
 /// Paint curves and numbers.
 pub fn paint(buf: &mut Buffer, area: Rect, state: &State) {
+    if let Some(models) = &state.derived.models {
+        return depths::paint(buf, area, state, models);
+    }
     let (layers, n, which) = &state.derived.summaries;
     if layers.is_empty() || *n == 0 {
         let text = "Both branches by layer, once something has been read.";
@@ -42,26 +45,49 @@ pub fn paint(buf: &mut Buffer, area: Rect, state: &State) {
     let head = format!("{which} positions · n");
     numbers(buf, table, state, layers, &head);
     if curves.width > NUMBERS + 8 && curves.height >= 3 {
-        plot(buf, curves, state, layers);
+        let of = |of: fn(&Summary) -> Option<Spread>| layers.iter().map(of).collect();
+        let curves_of = [of(|layer| layer.baseline), of(|layer| layer.steered)];
+        let axis = Axis {
+            name: "layer",
+            last: (layers.len() - 1).to_string(),
+            mark: state.cursor.layer,
+            names: ["baseline", "steered"].map(str::to_owned),
+        };
+        plot(buf, curves, state, &curves_of, &axis);
     }
 }
 
+/// What the curves stand over, and what they are called.
+pub(super) struct Axis {
+    /// What runs rightward.
+    pub name: &'static str,
+    /// Its end; it begins at 0.
+    pub last: String,
+    /// The index of the longer curve at which the cursor stands.
+    pub mark: usize,
+    /// What both curves are called.
+    pub names: [String; 2],
+}
+
 /// Mean and the ends of the band of one branch, layer by layer.
-fn series(layers: &[Summary], of: fn(&Summary) -> Option<Spread>) -> [Vec<Option<f32>>; 3] {
+fn series(layers: &[Option<Spread>]) -> [Vec<Option<f32>>; 3] {
     [0.0, -1.0, 1.0].map(|side: f64| {
-        let values = layers.iter().map(|layer| {
-            let spread = of(layer)?;
-            Some((spread.mean + side * spread.std) as f32)
-        });
-        values.collect()
+        let end = |spread: Spread| (spread.mean + side * spread.std) as f32;
+        layers.iter().map(|layer| layer.map(end)).collect()
     })
 }
 
-fn plot(buf: &mut Buffer, area: Rect, state: &State, layers: &[Summary]) {
+/// Two curves with their bands, each stretched from end to end.
+pub(super) fn plot(
+    buf: &mut Buffer,
+    area: Rect,
+    state: &State,
+    layers: &[Vec<Option<Spread>>; 2],
+    axis: &Axis,
+) {
     let theme = &state.theme;
     let unit = state.columns().spec(state.metric).unit;
-    let baseline = series(layers, |layer| layer.baseline);
-    let steered = series(layers, |layer| layer.steered);
+    let [baseline, steered] = layers.each_ref().map(|layers| series(layers));
     let known = baseline.iter().chain(&steered).flatten().flatten();
     let (low, high) = known.fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), v| {
         (l.min(*v), h.max(*v))
@@ -96,7 +122,7 @@ fn plot(buf: &mut Buffer, area: Rect, state: &State, layers: &[Summary]) {
     Curve {
         series: lines,
         range: (low, high.max(low + 1e-6)),
-        mark: Some((state.cursor.layer, theme.faint)),
+        mark: Some((axis.mark, theme.faint)),
     }
     .render(plot, buf);
     let row = Rect {
@@ -104,14 +130,14 @@ fn plot(buf: &mut Buffer, area: Rect, state: &State, layers: &[Summary]) {
         height: 1,
         ..plot
     };
-    let last = (layers.len() - 1).to_string();
+    let last = &axis.last;
     let end = row.width.saturating_sub(last.len() as u16);
     put(buf, row, 0, 0, "0", theme.muted);
-    put(buf, row, end, 0, &last, theme.muted);
-    let mut x = put(buf, row, 3, 0, "layer", theme.muted);
+    put(buf, row, end, 0, last, theme.muted);
+    let mut x = put(buf, row, 3, 0, axis.name, theme.muted);
     for (mark, style, name) in [
-        ("⠤⠤", theme.mean, "baseline"),
-        ("⠤⠤", theme.curve, "steered"),
+        ("⠤⠤", theme.mean, axis.names[0].as_str()),
+        ("⠤⠤", theme.curve, axis.names[1].as_str()),
         ("⠄⠄", theme.muted, "± std"),
     ] {
         if x + 6 + show::columns(name) as u16 <= end {

@@ -133,3 +133,12 @@ fn a_sweep_over_the_rooms() {
         snapshot(&format!("sweep_{width}x{height}"), shown);
     }
 }
+
+#[test]
+fn a_pair_of_prompts_at_every_size() {
+    for (width, height) in SIZES {
+        let state = fixture::paired(width, height, Depth::True, 24).unwrap();
+        let shown = text(&draw(&state));
+        snapshot(&format!("pair_{width}x{height}"), shown);
+    }
+}

@@ -7,6 +7,7 @@
 
 use super::frame::{cell_words, map_words, tab_style};
 use super::{put, put_line, sets};
+use crate::model::ModelCard;
 use crate::tui::layout::{Mode, Room};
 use crate::tui::show;
 use crate::tui::state::{Phase, State};
@@ -14,6 +15,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
+use std::sync::Arc;
 
 /// Paint the title, and the tabs below it in the smallest layout.
 pub fn paint(buf: &mut Buffer, area: Rect, state: &State) {
@@ -49,12 +51,23 @@ fn model(state: &State, room: usize) -> String {
         return show::cut(&state.asked, room);
     };
     let card = &model.card;
+    // Two models side by side, part by part.
+    let other = state.beside.as_ref().filter(|b| b.names().is_some());
+    let other = other.and_then(|b| b.run.model.as_ref());
+    let other = other.filter(|other| !Arc::ptr_eq(&other.card, card));
+    let both = |of: fn(&ModelCard) -> String| match other.map(|other| of(&other.card)) {
+        Some(b) if b != of(card) => format!("{} ‖ {b}", of(card)),
+        _ => of(card),
+    };
     let parts = [
-        card.name.clone(),
-        card.family.clone(),
-        format!("{} blocks", card.blocks),
-        format!("d {}", card.d_model),
-        card.dtype.clone(),
+        match other {
+            Some(other) => format!("{} ‖ {}", card.name, other.card.name),
+            None => card.name.clone(),
+        },
+        both(|card| card.family.clone()),
+        format!("{} blocks", both(|card| card.blocks.to_string())),
+        format!("d {}", both(|card| card.d_model.to_string())),
+        both(|card| card.dtype.clone()),
         card.device.clone(),
     ];
     let mut out = show::cut(&show::visible(&parts[0]), room);
@@ -79,6 +92,10 @@ fn status(state: &State) -> Line<'static> {
     if let Some(sets) = sets {
         return sets::status(state, sets);
     }
+    if let Some((what, done, total)) = &state.second.loading {
+        let what = format!("second model: {what}");
+        return loading(state, &what, *done, *total);
+    }
     let mut spans = match &state.phase {
         Phase::Loading { what, done, total } => return loading(state, what, *done, *total),
         Phase::NoModel => return Line::from(word("✗ no model", theme.error)),
@@ -89,7 +106,7 @@ fn status(state: &State) -> Line<'static> {
             }
             return Line::from(spans);
         }
-        Phase::Reading if state.masked() => vec![word("▶ reading the text", theme.good)],
+        Phase::Reading if state.only_reads() => vec![word("▶ reading the text", theme.good)],
         Phase::Reading => {
             let read = state.grid().map_or(0, |g| g.read());
             let of = state.run.as_ref().map_or(0, |r| r.prompt_tokens);
@@ -112,9 +129,11 @@ fn status(state: &State) -> Line<'static> {
         Phase::Done(finish) => vec![word(&format!("■ {}", finish.label()), theme.muted)],
         Phase::Failed => vec![word("✗ failed", theme.error)],
     };
-    if state.masked() {
+    // Of two models the one that draws tells how fast.
+    let draws = state.branches().find(|run| !run.masked());
+    if state.only_reads() {
         spans.push(fills(state));
-    } else if let Some(run) = &state.run {
+    } else if let Some(run) = draws {
         let speed = &run.speed;
         if speed.tokens_per_second > 0.0 {
             let text = format!("  {:>5.0} tok/s", speed.tokens_per_second);

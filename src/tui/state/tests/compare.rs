@@ -221,3 +221,41 @@ fn rooms_of_a_comparison_turn() {
     assert_eq!(alone.gap, Gap::Difference);
     assert_eq!(alone.notice.as_ref().unwrap().level, Level::Warn);
 }
+
+#[test]
+fn pairs_of_prompts_come_one_after_the_other() {
+    let mut state = ready();
+    press(&mut state, "esc");
+    let asked = |effects: &[Effect]| match effects {
+        [Effect::Engine(Request::Compare(job, Pairing::Prompts))] => {
+            (job.prompt.clone(), job.beside.clone().unwrap())
+        }
+        other => panic!("{other:?}"),
+    };
+    let text = |text: &str| Prompt::Text(text.to_owned());
+    let first = (
+        text("The capital of Velmora is"),
+        text("The capital of Velmira is"),
+    );
+    let second = (
+        text("The river of Tarsin is the"),
+        text("The river of Tarsen is the"),
+    );
+    assert_eq!(asked(&press(&mut state, "T")), first);
+    for event in fixture::comparison(12) {
+        update(&mut state, event);
+    }
+    assert_eq!(state.model_names().unwrap()[0], "known");
+    assert!(state.difference().is_none(), "each has a prompt of its own");
+    assert_eq!(asked(&press(&mut state, "r")), first, "the same pair again");
+    assert_eq!(asked(&press(&mut state, "T")), second);
+    assert_eq!(asked(&press(&mut state, "T")), first, "from the beginning");
+    // Its own prompt may be changed: the other stays.
+    state.prompt.set("Once");
+    assert_eq!(asked(&press(&mut state, "r")), (text("Once"), first.1));
+    let effects = press(&mut state, "V");
+    let Some(Effect::Engine(Request::Compare(job, Pairing::Free))) = effects.last() else {
+        panic!("{effects:?}");
+    };
+    assert!(job.beside.is_none());
+}

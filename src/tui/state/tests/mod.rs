@@ -2,6 +2,7 @@
 
 mod compare;
 mod masked;
+mod models;
 mod overlays;
 mod run;
 mod sets;
