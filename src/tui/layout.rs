@@ -463,12 +463,14 @@ mod tests {
                         .chain([None])
                         .map(move |lower| (states, lower))
                 }) {
-                    for cell_height in 0..3 {
+                    let alike = |cells| [(cells, true), (cells, false)];
+                    for (cell_height, one_to_one) in (0..3).flat_map(alike) {
                         let area = Rect::new(0, 0, w, h);
                         let wants = Wants {
                             states,
                             cell_height,
                             comparing,
+                            one_to_one,
                             prompt_lines: 1 + h % 6,
                             ..wants()
                         };
@@ -492,6 +494,7 @@ mod tests {
                                 assert!(shared.is_empty(), "{w}x{h}: {a:?} {b:?}");
                             }
                         }
+                        assert!(one_to_one || plan.difference.is_empty());
                         if plan.mode != Mode::Tabs {
                             let map = [plan.map, plan.difference];
                             let map = map.into_iter().find(|map| !map.is_empty()).unwrap();
@@ -503,5 +506,20 @@ mod tests {
                 }
             }
         }
+    }
+    #[test]
+    fn what_has_no_map_of_differences_gives_its_place_to_the_other_rooms() {
+        let plan = |one_to_one| {
+            let wants = Wants {
+                comparing: Some(Lower::Layers),
+                one_to_one,
+                ..wants()
+            };
+            Plan::new(Rect::new(0, 0, 120, 36), wants)
+        };
+        let (alike, other) = (plan(true), plan(false));
+        assert!(!alike.difference.is_empty() && other.difference.is_empty());
+        assert!(other.map.height > alike.map.height);
+        assert!(other.summary.height > alike.summary.height);
     }
 }

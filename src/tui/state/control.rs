@@ -62,6 +62,10 @@ impl State {
             run.max_new_tokens = run.drawn().saturating_add(tokens);
             run.ended = None;
         }
+        if let Some(beside) = &mut self.beside {
+            let run = &mut beside.run;
+            run.max_new_tokens = run.drawn().saturating_add(tokens);
+        }
         self.phase = Phase::Streaming;
         let mut effects = self.sampling_changed();
         effects.push(Effect::Engine(Request::Continue(tokens)));

@@ -105,8 +105,8 @@ impl State {
             Event::Sample(set, sample) => self.sampled(set, sample),
             Event::Paused => self.phase = Phase::Paused,
             Event::Resumed => {
-                let run = self.run.as_ref().filter(|_| self.sets.is_none());
-                self.phase = if run.is_some_and(|run| run.drawn() > 0) {
+                let draws = self.branches().any(|run| run.drawn() > 0);
+                self.phase = if draws && self.sets.is_none() {
                     Phase::Streaming
                 } else {
                     Phase::Reading

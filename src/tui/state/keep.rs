@@ -2,6 +2,7 @@
 
 use super::{Level, State};
 use crate::error::Error;
+use crate::trace::Side;
 use crate::tui::effect::{Effect, Export};
 use crate::tui::show;
 use std::path::PathBuf;
@@ -60,7 +61,9 @@ impl State {
     }
 
     pub(super) fn copy_cell(&mut self) -> Vec<Effect> {
-        let (layer, position) = (self.cursor.layer, self.cursor.position);
+        let super::Cursor {
+            layer, position, ..
+        } = self.cursor_of(Side::A);
         let Some(grid) = self.grid().filter(|g| g.cells(position).is_some()) else {
             self.note(Level::Warn, "This cell has not been read.");
             return Vec::new();

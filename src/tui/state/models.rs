@@ -127,9 +127,9 @@ impl State {
     pub fn why_no_difference(&self) -> Option<&'static str> {
         let [a, b] = self.both_models()?;
         match self.beside.as_ref()?.pairing {
-            Pairing::Free => Some("no differences cell by cell: each model reads its own text"),
+            Pairing::Free => Some("no differences cell by cell: each reads its own text"),
             Pairing::Locked if a.grid.states() != b.grid.states() => {
-                Some("no differences cell by cell: one model has more layers than the other")
+                Some("no differences cell by cell: one has more layers")
             }
             Pairing::Locked => None,
             Pairing::Prompts => {

@@ -1,6 +1,7 @@
 //! Walking: the cursor by keys and mouse, jumps, rooms.
 
 use super::{Level, Overlay, State};
+use crate::trace::Side;
 use crate::tui::action::Action;
 use crate::tui::effect::Effect;
 use crate::tui::layout::{Mode, Room};
@@ -127,9 +128,8 @@ impl State {
     }
 
     fn go_decided(&mut self) {
-        let decided = self
-            .grid()
-            .and_then(|g| g.cells(self.cursor.position)?.decided_layer);
+        let position = self.cursor_of(Side::A).position;
+        let decided = self.grid().and_then(|g| g.cells(position)?.decided_layer);
         match decided {
             Some(layer) => self.cursor.layer = layer as usize,
             None => self.note(Level::Warn, "This position has not been read."),

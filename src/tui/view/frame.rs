@@ -6,7 +6,7 @@
 //! ```
 
 use super::{difference, has_keys, put_line, sets};
-use crate::trace::Pairing;
+use crate::trace::{Pairing, Side};
 use crate::tui::action::Action;
 use crate::tui::keymap::Context;
 use crate::tui::layout::{Mode, Room, SetPane};
@@ -439,7 +439,7 @@ pub fn cell_words(state: &State) -> String {
         return format!(
             "· layer {layer} ‖ {} · token {}",
             depths.of_b(layer),
-            state.cursor.position
+            state.cursor_of(Side::A).position
         );
     }
     let Some(token) = state

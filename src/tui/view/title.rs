@@ -85,16 +85,16 @@ fn model(state: &State, room: usize) -> String {
 fn status(state: &State) -> Line<'static> {
     let theme = &state.theme;
     let word = |text: &str, style: Style| Span::styled(text.to_owned(), style);
+    if let Some((what, done, total)) = &state.second.loading {
+        let what = format!("second model: {what}");
+        return loading(state, &what, *done, *total);
+    }
     let sets = state
         .sets
         .as_ref()
         .filter(|_| !matches!(state.phase, Phase::Loading { .. }));
     if let Some(sets) = sets {
         return sets::status(state, sets);
-    }
-    if let Some((what, done, total)) = &state.second.loading {
-        let what = format!("second model: {what}");
-        return loading(state, &what, *done, *total);
     }
     let mut spans = match &state.phase {
         Phase::Loading { what, done, total } => return loading(state, what, *done, *total),

@@ -272,6 +272,9 @@ fn a_model_that_only_reads_beside_one_that_draws_can_be_paused() {
         matches!(pause[..], [Effect::Engine(Request::Pause)]),
         "{pause:?}"
     );
+    update(&mut state, Event::Paused);
+    update(&mut state, Event::Resumed);
+    assert_eq!(state.phase, Phase::Streaming);
     let surprisal = state.columns().find("surprisal").unwrap();
     assert!(state.applies(surprisal), "the second predicts");
 }
