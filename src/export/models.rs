@@ -96,6 +96,7 @@ pub fn write_models(
             ("attention_layers.csv", _) => attention_layers_csv(out, &both),
             ("compare.csv", Some(difference)) => compare_csv(out, difference, &both.schema),
             ("models.csv", _) => models_csv(out, models),
+            _ if pairing == Pairing::Prompts => write_manifest(out, &manifest(&both, &files)),
             _ => write_manifest(out, &manifest(&both, &files).against(&b.model)),
         })?;
     }

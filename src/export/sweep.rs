@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 const FILES: [&str; 2] = ["sweep.csv", "manifest.json"];
 
-/// `sweep.csv`: one row per strength, layer and metric over the summarised positions; the metric `kl_ab`, KL(baseline‖steered)
+/// `sweep.csv`: one row per strength (none for the plain model, which comes first), layer and metric over the summarised positions; the metric `kl_ab`, KL(baseline‖steered)
 /// in nats, comes last in each layer.
 ///
 /// # Errors
@@ -17,11 +17,15 @@ const FILES: [&str; 2] = ["sweep.csv", "manifest.json"];
 pub fn sweep_csv(out: impl Write, curve: &Curve) -> io::Result<()> {
     let header = ["strength", "layer", "metric", "unit", "mean", "std", "n"];
     let mut table = Table::new(out, &header)?;
-    for (i, strength) in curve.strengths().iter().enumerate() {
-        let point = curve.point(i);
+    let strengths = curve.strengths().iter().enumerate();
+    let points = strengths.map(|(i, strength)| (Some(strength), curve.point(i)));
+    for (strength, point) in std::iter::once((None, curve.baseline())).chain(points) {
         for layer in 0..curve.states() {
             let mut row = |metric: &str, unit: Unit, spread: Option<Spread>| {
-                table.shown(strength)?;
+                match strength {
+                    Some(strength) => table.shown(strength)?,
+                    None => table.text("")?,
+                }
                 table.shown(layer)?;
                 table.text(metric)?;
                 table.text(unit.label())?;

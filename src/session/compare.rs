@@ -192,7 +192,8 @@ impl Comparison {
     }
 
     /// Push the states of all tokens that the steered branch has still to read as `plan` says. What was read keeps its cells,
-    /// and what the model remembers of it. `None` of two prompts, which stay under what they began under.
+    /// and what the model remembers of it. `None` of two prompts, which stay under what they began under, and where
+    /// all is read at once.
     pub fn steer(&mut self, plan: &Plan) -> Option<Turn> {
         if self.pairing == Pairing::Prompts {
             return None;
@@ -207,7 +208,7 @@ impl Comparison {
                 false => self.plans,
             };
         }
-        Some(Turn {
+        self.generates.then(|| Turn {
             number: steered.plan,
             from: steered.state.len(),
         })
@@ -219,7 +220,7 @@ impl Comparison {
         let mut any = false;
         for branch in &mut self.branches {
             let read = match self.generates {
-                true => branch.state.len(),
+                true => branch.state.len().max(branch.again.unwrap_or(0)),
                 false => branch.tokens.len(),
             };
             if read > 0 {

@@ -141,7 +141,7 @@ impl Worker {
                 Ok(ControlFlow::Break(())) => return,
                 Err(_) => {
                     self.run = None;
-                    self.sweep = None;
+                    self.end_sweep();
                     self.send(Event::Failed(Error::failed(
                         "the engine hit a bug and stopped this run",
                         "The log file has the details; please report it.",
@@ -195,10 +195,7 @@ impl Worker {
             Request::Steer(specs) => self.steer(&specs),
             Request::Sweep(job, specs, strengths) => self.sweep(*job, &specs, &strengths),
             Request::StopSweep => {
-                if let Some(mut sweep) = self.sweep.take() {
-                    sweep.stop(&mut |_| {});
-                    self.send(Event::SweepEnded(Box::new(sweep.finish().1)));
-                }
+                self.end_sweep();
             }
             Request::Replay => {
                 if let (Some(model), Some(run)) = (&self.model, &mut self.run)
@@ -300,7 +297,8 @@ impl Worker {
             card: other.card().clone(),
             tokenizer: other.tokenizer().clone(),
         });
-        self.begin(|model, plan, emit| Beside::start(model, other, job.under(plan), pairing, emit));
+        // A vector fits one model: what is in force is not for two.
+        self.begin(|model, _, emit| Beside::start(model, other, job, pairing, emit));
     }
 
     /// The second model: the one that is there, if it was asked for in these words, or a new one in its place.
@@ -308,8 +306,10 @@ impl Worker {
         if let Some((_, other)) = self.other.as_ref().filter(|(named, _)| named == reference) {
             return Ok(Rc::clone(other));
         }
-        // Its memory may be what the new one needs.
-        self.other = None;
+        // Its memory may be what the new one needs, and so may that of the run which holds it.
+        if self.other.take().is_some() {
+            self.run = None;
+        }
         let first = self.model.as_ref().ok_or_else(no_model)?;
         let loaded = survived(reference, || {
             open_beside(reference, &self.options, first, &mut |what, done, total| {
@@ -400,9 +400,17 @@ impl Worker {
                 }
             }
             Err(e) => {
-                self.sweep = None;
+                self.end_sweep();
                 self.send(Event::NotSteered(e));
             }
+        }
+    }
+
+    /// End the sweep where it is; what has come is told.
+    fn end_sweep(&mut self) {
+        if let Some(mut sweep) = self.sweep.take() {
+            sweep.stop(&mut |_| {});
+            self.send(Event::SweepEnded(Box::new(sweep.finish().1)));
         }
     }
 

@@ -139,8 +139,8 @@ impl Generation {
     }
 
     /// Push the states of all tokens still to be read as `plan` says. What was read keeps its cells, and what the model
-    /// remembers of it.
-    pub fn steer(&mut self, plan: &Plan) -> Turn {
+    /// remembers of it. `None` where all is read at once, which only a replay pushes then.
+    pub fn steer(&mut self, plan: &Plan) -> Option<Turn> {
         if *plan != self.job.steering {
             self.job.steering = plan.clone();
             let interventions = plan.interventions(self.prompt);
@@ -154,17 +154,18 @@ impl Generation {
                 number,
             });
         }
-        Turn {
+        self.generates.then(|| Turn {
             number: self.steered.number,
             from: self.state.len(),
-        }
+        })
     }
 
     /// Read the text so far once more, all of it under the plan in force: its cells are owed then ([`Self::fill`]), and the
     /// next token is drawn from what they say. `false` if nothing has been read.
     pub fn replay(&mut self, model: &Model) -> bool {
+        // Asked for once more on the way, it is about all that was read before.
         let read = match self.generates {
-            true => self.state.len(),
+            true => self.state.len().max(self.again.unwrap_or(0)),
             false => self.tokens.len(),
         };
         if read > 0 {
@@ -281,14 +282,13 @@ impl Generation {
         from: usize,
         emit: &mut dyn FnMut(Event),
     ) -> Result<()> {
-        let to = match self.generates {
-            true => self
-                .tokens
-                .len()
-                .min(from + chunk(model, 1, self.job.attention, from)),
-            false => self.tokens.len(),
-        };
         let causal = self.generates;
+        // What is read once more ends where it ended.
+        let end = self.again.filter(|_| causal).unwrap_or(self.tokens.len());
+        let to = match causal {
+            true => end.min(from + chunk(model, 1, self.job.attention, from)),
+            false => end,
+        };
         let between = self.job.fill == Fill::Between && self.again.is_none();
         let late = between && to < self.tokens.len() && rewinds(model);
         let taps = match late {

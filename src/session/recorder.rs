@@ -22,11 +22,7 @@ impl Recorder {
     /// An empty record of a comparison: the steering of `job` against the plain model.
     #[must_use]
     pub fn of_comparison(card: Arc<ModelCard>, job: &Job, pairing: Pairing) -> Self {
-        let pairing = match job.beside {
-            Some(_) => Pairing::Prompts,
-            None => pairing,
-        };
-        Self::of(card, job, &pairing.branches(), Some(pairing))
+        Self::of(card, job, &Side::BOTH.map(Side::label), Some(pairing))
     }
 
     /// An empty record of `job` with one branch of this name.

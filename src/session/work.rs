@@ -97,7 +97,7 @@ impl Work for Generation {
     }
 
     fn steer(&mut self, plan: &Plan) -> Option<Turn> {
-        Some(Self::steer(self, plan))
+        Self::steer(self, plan)
     }
 
     fn replay(&mut self, model: &Model) -> bool {

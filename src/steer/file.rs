@@ -30,7 +30,7 @@ const HINT: &str = "controlvector.model_hint";
 const COUNT: &str = "controlvector.layer_count";
 const ONE: &str = "direction";
 
-/// Vectors that come with the program, for the model inside: a file's name stands for them where there is no such file.
+/// Vectors that come with the program, for the model inside; their names stand where a file's would.
 pub const BUILT_IN: [(&str, &[u8]); 1] = [(
     "mood",
     include_bytes!("../../sample_prompts/contrast/mood.gguf"),
@@ -129,11 +129,10 @@ pub(super) fn refuse(path: &Path, problem: impl Into<String>) -> Error {
     )
 }
 
-/// The vector of this name that comes with the program, unless there is such a file.
+/// The vector of this name that comes with the program. (No file of such a name would be read: it has no ending.)
 fn built_in(path: &Path) -> Option<(&'static str, &'static [u8])> {
     let named = |(name, _): &(&str, &[u8])| path.as_os_str() == *name;
-    let found = BUILT_IN.into_iter().find(named);
-    found.filter(|_| !path.exists())
+    BUILT_IN.into_iter().find(named)
 }
 
 fn gguf(path: &Path, file: Plain) -> Result<Opened> {

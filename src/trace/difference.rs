@@ -1,7 +1,7 @@
 //! Two grids of one prompt, cell by cell: a comparison of the plain model (A, the baseline) with another run of it, or with
 //! another model that reads the same text (B).
 
-use super::{Grid, Metric, Set};
+use super::{Grid, Metric};
 use crate::stats::mean_and_deviation;
 
 /// What each of two compared branches reads after the prompt.
@@ -17,15 +17,6 @@ pub enum Pairing {
 }
 
 impl Pairing {
-    /// What the branches are called where one model reads both.
-    #[must_use]
-    pub fn branches(self) -> [&'static str; 2] {
-        match self {
-            Self::Free | Self::Locked => Side::BOTH.map(Side::label),
-            Self::Prompts => Set::BOTH.map(Set::label),
-        }
-    }
-
     /// The word used in files.
     #[must_use]
     pub fn label(self) -> &'static str {

@@ -53,7 +53,11 @@ struct Driver {
 
 impl Driver {
     async fn start() -> Self {
-        let (engine, events) = Engine::start("demo".into(), LoadOptions::default()).unwrap();
+        Self::open("demo").await
+    }
+
+    async fn open(model: &str) -> Self {
+        let (engine, events) = Engine::start(model.into(), LoadOptions::default()).unwrap();
         let mut driver = Self {
             engine,
             events,
@@ -198,6 +202,20 @@ async fn a_push_on_the_way_reaches_the_tokens_to_come_and_a_replay_all_of_them()
         }
     }
     assert_eq!(driver.seen[0].ids(), ids, "the text stays");
+    let read = driver.seen[0].cells.len();
+    assert_eq!(read, pushed.cells.len(), "no position more than was read");
+    // Asked for twice in a row, it is still about all of the text.
+    driver.steer(&[OTHER]).await;
+    driver.ask(Request::Replay);
+    driver.steer(&[PUSH]).await;
+    driver.replayed().await;
+    for position in 0..ids.len() - 1 {
+        assert_eq!(
+            driver.seen[0].bits(position),
+            clean.bits(position),
+            "{position}"
+        );
+    }
     // It goes on from there as that run would.
     driver.ask(Request::Continue(3));
     assert_eq!(driver.finished().await, Finish::Length);
@@ -206,7 +224,7 @@ async fn a_push_on_the_way_reaches_the_tokens_to_come_and_a_replay_all_of_them()
     // Steered back, the plain model goes on, over what the pushed one remembers.
     assert_eq!(driver.steer(&[]).await.unwrap().number, 0);
     let turn = driver.steer(&[OTHER]).await.unwrap();
-    assert_eq!(turn.number, 2);
+    assert_eq!(turn.number, 4, "every plan has its own");
 }
 
 #[tokio::test]
@@ -427,4 +445,20 @@ fn two_prompts_are_rows_of_one_forward_and_neither_sees_the_other() {
         let locked = Comparison::start(&model, job, Pairing::Locked, &mut |_, _| {});
         assert!(locked.is_err_and(|e| e.to_string().contains("two prompts")));
     }
+}
+
+#[tokio::test]
+async fn what_is_read_at_once_is_pushed_by_a_replay_only() {
+    let fixtures = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/bert");
+    let reference = fixtures.display().to_string();
+    let mut driver = Driver::open(&reference).await;
+    let job = Job::new(Prompt::Ids((10..30).collect()), 0);
+    driver.ask(Request::Generate(Box::new(job)));
+    assert_eq!(driver.finished().await, Finish::Read);
+    let plain = driver.seen[0].clone();
+    assert_eq!(driver.steer(&["scale=0.5,layers=2"]).await, None);
+    driver.replayed().await;
+    let moved = (0..20).filter(|at| driver.seen[0].bits(*at) != plain.bits(*at));
+    assert_eq!(moved.count(), 20);
+    assert!(driver.seen[0].cells.values().all(|cells| cells.plan > 0));
 }

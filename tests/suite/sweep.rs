@@ -207,8 +207,10 @@ fn a_sweep_is_printed_and_written() {
     assert_eq!(run.trim_end(), report["text"].as_str().unwrap());
     let csv = std::fs::read_to_string(folder.join("sweep.csv")).unwrap();
     let points = report["points"].as_array().unwrap();
-    assert_eq!(csv.lines().count(), 1 + points.len());
-    for (line, point) in csv.lines().skip(1).zip(points) {
+    let plain = csv.lines().filter(|line| line.starts_with(',')).count();
+    assert_eq!(3 * plain, points.len(), "the plain model's rows come first");
+    assert_eq!(csv.lines().count(), 1 + plain + points.len());
+    for (line, point) in csv.lines().skip(1 + plain).zip(points) {
         let cells: Vec<&str> = line.split(',').collect();
         assert_eq!(cells[0].parse::<f64>().unwrap(), point["strength"]);
         assert_eq!(cells[1], point["layer"].to_string());

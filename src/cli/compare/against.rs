@@ -42,10 +42,7 @@ pub(super) fn run(args: &Args, reference: &str, context: &Context) -> Result<()>
         };
         check_job(&reading, &job.prompt, model)?;
     }
-    let pairing = match args.locked {
-        true => Pairing::Locked,
-        false => Pairing::Free,
-    };
+    let pairing = args.pairing();
     let names = branch_names(a.card(), b.card());
     let recorder = |model: &Model, name: &str| {
         let mut job = job.clone();

@@ -87,7 +87,6 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         }
         _ => vec![(None, context.settings.model.as_str())],
     };
-    let _heed = context.interrupt.heed();
     let mut runs: Vec<ModelRun> = Vec::new();
     let mut source = String::new();
     for (label, reference) in models {
@@ -169,6 +168,8 @@ fn read(
     let plan = load_plan(&steer, &model, context)?;
     let reading = &args.reading;
     let pairing = args.pairing();
+    // From here on an interruption is looked for; before, it ends the program.
+    let _heed = context.interrupt.heed();
     let mut first: Option<(Record, Paired)> = None;
     let total = prompts.len();
     let mut progress = Progress::new(&context.notes, Counted::Items);

@@ -6,7 +6,7 @@ use crate::session::Request;
 use crate::trace::{Difference, Metric, Pairing, Side, Spread, summarised};
 use crate::tui::action::Action;
 use crate::tui::effect::Effect;
-use crate::tui::layout::Plan;
+use crate::tui::layout::{Mode, Plan};
 use crate::tui::widgets::Geometry;
 
 /// The second branch of a comparison.
@@ -174,7 +174,7 @@ impl State {
     /// Start comparing: at once where there is a prompt.
     pub(super) fn compare(&mut self, pairing: Pairing) -> Vec<Effect> {
         self.compare = Some(pairing);
-        self.second.on = false;
+        self.second.leave();
         let effects = self.ensure_vector();
         if self.steering.asked().is_empty() {
             self.note(
@@ -189,7 +189,7 @@ impl State {
 
     /// Runs stand alone again.
     pub(super) fn stop_comparing(&mut self) -> Vec<Effect> {
-        self.second.on = false;
+        self.second.leave();
         if self.compare.take().is_none() && self.beside.is_none() {
             self.note(Level::Info, "Nothing is compared.");
             return Vec::new();
@@ -277,6 +277,9 @@ impl State {
     pub(super) fn turn_lower(&mut self) {
         if self.beside.is_none() {
             return self.note(Level::Warn, "That is a room of comparisons.");
+        }
+        if self.derived.plan.mode == Mode::Full {
+            return self.note(Level::Info, "All of it is on the screen at this size.");
         }
         // Where differences have a room of their own, two are left.
         let own = self.why_no_difference().is_some()

@@ -2,6 +2,7 @@
 
 use super::{AttentionChoice, Level, Overlay, Phase, State};
 use crate::session::{Fill, Job, Prompt, Request};
+use crate::trace::Pairing;
 use crate::tui::action::Action;
 use crate::tui::effect::Effect;
 
@@ -20,6 +21,7 @@ impl State {
             (Action::Step, Phase::Paused) => Request::Step,
             (Action::Step, Phase::Reading | Phase::Streaming) => Request::Pause,
             (Action::Stop | Action::Interrupt, phase) if phase.is_running() => Request::Stop,
+            (Action::Interrupt, _) if self.sweeps() => Request::StopSweep,
             (Action::Interrupt, _) => return vec![Effect::Quit],
             (Action::Continue, Phase::Paused) => Request::Resume,
             (Action::Step | Action::Continue, Phase::Done(_)) if self.sets_aside.run_is_past => {
@@ -98,9 +100,17 @@ impl State {
         };
         self.writing = false;
         self.overlay = None;
-        self.before_submit = Some(std::mem::replace(&mut self.phase, Phase::Reading));
+        let before = std::mem::replace(&mut self.phase, Phase::Reading);
+        self.before_submit.get_or_insert(before);
         let mut job = job;
-        job.beside = self.pair().map(|pair| pair.beside.clone());
+        // Both prompts in the same form.
+        job.beside = self.pair().map(|pair| match (&pair.beside, &job.prompt) {
+            (Prompt::Text(text) | Prompt::Chat(text), Prompt::Chat(_)) => {
+                Prompt::Chat(text.clone())
+            }
+            (Prompt::Text(text) | Prompt::Chat(text), _) => Prompt::Text(text.clone()),
+            (ids, _) => ids.clone(),
+        });
         let request = match self.compare {
             Some(pairing) if self.second.on => {
                 let reference = self.second.reference.clone().unwrap_or_default();
@@ -175,6 +185,10 @@ impl State {
             return Vec::new();
         };
         self.next_sample[set] = index + 1;
+        if self.compare == Some(Pairing::Prompts) {
+            // Another prompt is no part of that pair.
+            self.compare = None;
+        }
         self.prompt.set(&sample.prompt);
         self.overlay = None;
         self.submit()

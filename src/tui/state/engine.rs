@@ -79,7 +79,7 @@ impl State {
             }
             Event::Cells { position, cells } => {
                 if let Some(run) = &mut self.run {
-                    run.grid.set_cells(position, cells);
+                    run.set_cells(position, cells);
                 }
             }
             Event::Speed(speed) => {
@@ -186,7 +186,7 @@ impl State {
                         }
                     }
                     Event::Cells { position, cells } => {
-                        run.grid.set_cells(position, cells);
+                        run.set_cells(position, cells);
                     }
                     Event::Finished(finish) => run.finish = Some(finish),
                     _ => {}
@@ -240,6 +240,7 @@ impl State {
         Run {
             number: self.runs,
             grid: Grid::new(blocks, schema.len(), schema.top()).aimed(Aim::of(!masked)),
+            replaced: 0,
             spelled: Vec::new(),
             speller,
             model,

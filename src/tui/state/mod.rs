@@ -221,8 +221,8 @@ pub struct State {
     pub steering: Steering,
     /// The sweep over their strengths.
     pub sweep: Option<SweepView>,
-    /// What the one that was asked for is about, and whether its strengths are a vector's own.
-    pub(super) sweep_asked: (String, bool),
+    /// What the one that was asked for is about, and the vector whose own strengths it has.
+    pub(super) sweep_asked: (String, Option<crate::steer::Effect>),
     /// How many runs have been started.
     pub runs: usize,
     /// The prompt editor.
@@ -333,7 +333,7 @@ impl State {
             lower: Lower::default(),
             steering: Steering::new(&options.steer),
             sweep: None,
-            sweep_asked: (String::new(), false),
+            sweep_asked: (String::new(), None),
             runs: 0,
             prompt: Editor::new(options.prompt.as_deref().unwrap_or_default()),
             writing: options.prompt.is_none(),
@@ -490,7 +490,10 @@ impl State {
                 .map(|(side, grid)| (side.label().to_owned(), grid.clone()))
                 .collect(),
         };
+        // What was asked for after the last position was read has pushed none.
+        let newest = pushed.newest_read();
         let changes = pushed.steering_changes.iter();
+        let changes = changes.filter(|(from, _)| newest.is_some_and(|last| *from <= last));
         Some(Record {
             model: Arc::clone(&model.card),
             schema: Arc::clone(&run.schema),

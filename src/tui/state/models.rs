@@ -52,6 +52,14 @@ impl Second {
     }
 }
 
+impl Second {
+    /// Something else is compared, whatever becomes of what was asked for before.
+    pub(super) fn leave(&mut self) {
+        self.on = false;
+        self.before = None;
+    }
+}
+
 impl Beside {
     /// What both models are called; `None` where one model stands beside itself under steering.
     #[must_use]

@@ -47,7 +47,7 @@ impl State {
             of,
             names: sets.names,
         });
-        self.second.on = false;
+        self.second.leave();
         self.compare = Some(Pairing::Prompts);
         self.overlay = None;
         self.submit()

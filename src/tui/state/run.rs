@@ -5,7 +5,7 @@ use crate::lens::LensSettings;
 use crate::model::{Sampling, TokenStream};
 use crate::session::{Finish, Speed};
 use crate::steer::Plan;
-use crate::trace::{Aim, Grid, Schema, Token};
+use crate::trace::{Aim, Cells, Grid, Schema, Token};
 use crate::tui::show;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -21,6 +21,8 @@ pub struct Run {
     pub schema: Arc<Schema>,
     /// Tokens and cells.
     pub grid: Grid,
+    /// Cells that have been replaced, by a replay.
+    pub(super) replaced: usize,
     /// Tokens as they stand in running text, where the vocabulary spells no spaces; empty where it does.
     pub(super) spelled: Vec<Vec<u8>>,
     /// Puts the spaces in.
@@ -108,6 +110,28 @@ impl Run {
         self.sampling_changes
             .last()
             .map_or(&self.sampling, |(_, sampling)| sampling)
+    }
+
+    /// Take in what was read at a position.
+    pub(super) fn set_cells(&mut self, position: usize, cells: Arc<Cells>) {
+        self.replaced += usize::from(self.grid.cells(position).is_some());
+        self.grid.set_cells(position, cells);
+    }
+
+    /// Grows with every cell that is new or another one than before.
+    pub(super) fn version(&self) -> usize {
+        self.grid.read() + self.replaced
+    }
+
+    /// What the last position that was read was read under, in words; what is in force (`label`) while nothing has been.
+    #[must_use]
+    pub fn plan_last<'a>(&'a self, label: &'a str) -> &'a str {
+        let last = self.newest_read().and_then(|at| self.plan_at(at));
+        match last {
+            Some("plain") => "",
+            Some(words) => words,
+            None => label,
+        }
     }
 
     /// What the cells of a position were read under, in words; `None` where they have not been read.

@@ -393,7 +393,7 @@ impl State {
             run: run.number,
             metric: self.metric.0,
             mode: self.map.range,
-            read: self.branches().map(|run| run.grid.read()).sum(),
+            read: self.branches().map(Run::version).sum(),
             gap: self.gap,
             done: matches!(self.phase, Phase::Done(_) | Phase::Failed | Phase::Paused),
         };
@@ -472,7 +472,7 @@ impl State {
             self.derived.mean_basis = (0, 0, 0);
             return;
         };
-        let now = (run.number, self.metric.0, run.grid.read());
+        let now = (run.number, self.metric.0, run.version());
         let then = self.derived.mean_basis;
         let cells = now.2 * run.grid.states();
         // A long run's mean hardly moves with one more token.
@@ -522,7 +522,7 @@ impl State {
             self.derived.summary_basis = (0, 0, 0);
             return;
         };
-        let read = self.branches().map(|run| run.grid.read()).sum();
+        let read = self.branches().map(Run::version).sum();
         let now = (run.number, self.metric.0, read);
         if now != self.derived.summary_basis {
             self.derived.models = self.model_layers();

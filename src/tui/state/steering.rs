@@ -280,11 +280,11 @@ impl Steering {
         Ok(())
     }
 
-    /// Give the one vector that is asked for this strength. `false` where there is not one.
-    pub(super) fn take(&mut self, strength: f64) -> bool {
+    /// Give the one vector that is asked for this strength. `false` where it is not this one.
+    pub(super) fn take(&mut self, vector: &steer::Effect, strength: f64) -> bool {
         let mut on = self.parts.iter_mut().filter(|part| part.on);
         match (on.next(), on.next()) {
-            (Some(part), None) if matches!(part.spec.effect, steer::Effect::Vector(_)) => {
+            (Some(part), None) if part.spec.effect == *vector => {
                 part.spec.strength = strength;
                 true
             }
@@ -297,7 +297,8 @@ impl Steering {
             let step = if up { STEP } else { -STEP };
             // Steps stay on their grid: 0.1 + 0.2 must show and be 0.3.
             let amount = ((part.amount() + step) * 100.0).round() / 100.0;
-            part.set_amount(amount.clamp(-MOST, MOST) + 0.0);
+            let most = MOST.max(part.amount().abs());
+            part.set_amount(amount.clamp(-most, most) + 0.0);
         }
     }
 }
@@ -351,7 +352,11 @@ impl State {
                 }
                 match turn.from {
                     0 => run.steering = plan.clone(),
-                    from => run.steering_changes.push((from, plan.clone())),
+                    from => {
+                        // Nothing has been read under what was asked for at the same position before.
+                        run.steering_changes.retain(|(at, _)| *at != from);
+                        run.steering_changes.push((from, plan.clone()));
+                    }
                 }
             }
         }
@@ -369,6 +374,10 @@ impl State {
                 .parts
                 .iter_mut()
                 .for_each(|part| part.on = false);
+        }
+        if self.sweep.is_none() && matches!(self.overlay, Some(Overlay::Sweep)) {
+            // The sweep that was asked for will not come.
+            self.overlay = None;
         }
         self.note(Level::Error, error.to_string());
     }

@@ -22,8 +22,8 @@ pub struct SweepView {
     pub curve: Curve,
     /// What the strengths are those of, in words.
     pub label: String,
-    /// Whether they are a vector's own; otherwise they multiply all that is in force.
-    pub own: bool,
+    /// The vector whose own they are; otherwise they multiply all that is in force.
+    pub vector: Option<steer::Effect>,
     /// Index of the strength that is looked at.
     pub chosen: usize,
     /// How it came about, once it has ended.
@@ -107,11 +107,11 @@ impl State {
             self.note(Level::Warn, "There is no model to run.");
             return Vec::new();
         };
-        let (specs, strengths, own) = self.range();
+        let (specs, strengths, vector) = self.range();
         match strengths {
             Ok(strengths) => {
                 self.overlay = Some(Overlay::Sweep);
-                self.sweep_asked = (self.steering.words(), own);
+                self.sweep_asked = (self.steering.words(), vector);
                 vec![Effect::Engine(Request::Sweep(
                     Box::new(job),
                     specs,
@@ -125,8 +125,8 @@ impl State {
         }
     }
 
-    /// What a sweep multiplies, by what, and whether these are a vector's own strengths.
-    fn range(&self) -> (Vec<Spec>, Result<Strengths, String>, bool) {
+    /// What a sweep multiplies, by what, and the vector whose own strengths these are.
+    fn range(&self) -> (Vec<Spec>, Result<Strengths, String>, Option<steer::Effect>) {
         let mut specs = self.steering.asked();
         let reach = |own: f64| Strengths::new(-own, own, COUNT);
         match specs.as_mut_slice() {
@@ -136,19 +136,20 @@ impl State {
                     most => most,
                 };
                 one.strength = 1.0;
-                (specs, reach(most), true)
+                let vector = one.effect.clone();
+                (specs, reach(most), Some(vector))
             }
-            _ => (specs, reach(REACH), false),
+            _ => (specs, reach(REACH), None),
         }
     }
 
     pub(super) fn sweeping(&mut self, curve: Curve) {
-        let (label, own) = self.sweep_asked.clone();
+        let (label, vector) = self.sweep_asked.clone();
         self.sweep = Some(SweepView {
             chosen: curve.strengths().len() / 2,
             curve,
             label,
-            own,
+            vector,
             record: None,
         });
     }
@@ -208,22 +209,29 @@ impl State {
         Some(Vec::new())
     }
 
+    /// Whether one is under way.
+    pub(super) fn sweeps(&self) -> bool {
+        self.sweep
+            .as_ref()
+            .is_some_and(|sweep| sweep.record.is_none())
+    }
+
     /// Steer by the strength that is looked at.
     fn take_strength(&mut self) -> Vec<Effect> {
-        let chosen = self.sweep.as_ref().and_then(|sweep| {
-            let strength = sweep.curve.strengths().get(sweep.chosen)?;
-            sweep.own.then_some(*strength)
-        });
-        self.overlay = None;
-        match chosen {
-            Some(strength) if self.steering.take(strength) => self.steer(),
-            _ => {
-                self.note(
-                    Level::Warn,
-                    "These strengths multiply several vectors: set each by hand.",
-                );
-                Vec::new()
+        let Some(sweep) = &self.sweep else {
+            return Vec::new();
+        };
+        let strength = sweep.curve.strengths().get(sweep.chosen).copied();
+        let why = match (strength, &sweep.vector) {
+            (Some(strength), Some(vector)) if self.steering.take(vector, strength) => {
+                self.overlay = None;
+                return self.steer();
             }
-        }
+            (_, Some(_)) => "Another vector was swept than is in force: choose that one first.",
+            (_, None) => "These strengths multiply all that is in force: set each by hand.",
+        };
+        self.overlay = None;
+        self.note(Level::Warn, why);
+        Vec::new()
     }
 }

@@ -57,7 +57,7 @@ impl State {
             let room = self.derived.plan.inner(self.derived.plan.stream);
             self.go_line(sign * (room.height.max(2) - 1) as isize);
         } else {
-            let columns = self.derived.geometry.columns.max(2) / 2;
+            let columns = self.on_screen().len().max(2) / 2;
             self.go_by(sign * columns as isize);
         }
     }

@@ -411,7 +411,7 @@ impl State {
     }
 
     fn quit(&mut self) -> Vec<Effect> {
-        if self.phase.is_running() {
+        if self.phase.is_running() || self.sweeps() {
             self.overlay = Some(Overlay::ConfirmQuit);
             return Vec::new();
         }

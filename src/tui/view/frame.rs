@@ -170,12 +170,8 @@ fn stream_title(state: &State) -> Line<'static> {
 
 /// What pushes a run's states, in words; `None` for the plain model.
 fn pushed(state: &State, run: &Run) -> Option<String> {
-    // What has been asked for since the engine left this run does not push it.
-    let last = run.newest_read().and_then(|at| run.plan_at(at));
-    let words = match state.sets_aside.run_is_past {
-        true => last.filter(|words| *words != "plain").unwrap_or_default(),
-        false => &state.steering.label,
-    };
+    // What is in force now may have come after this text was read.
+    let words = run.plan_last(&state.steering.label);
     match (run.mixed(), words.is_empty()) {
         (true, _) => Some("under more than one plan: replay makes it one".to_owned()),
         (false, true) => None,
@@ -185,7 +181,10 @@ fn pushed(state: &State, run: &Run) -> Option<String> {
 
 /// What the branches of a comparison are called.
 fn branch_titles(state: &State) -> [String; 2] {
-    match (state.model_names(), state.steering.label.as_str()) {
+    let label = &state.steering.label;
+    let beside = state.beside.as_ref();
+    let pushed = beside.map_or(label.as_str(), |beside| beside.run.plan_last(label));
+    match (state.model_names(), pushed) {
         (Some(names), _) => names.each_ref().map(|name| show::visible(name)),
         (None, "") => ["Baseline", "Steered by nothing"].map(str::to_owned),
         (None, label) => ["Baseline".to_owned(), format!("+ {label}")],
@@ -315,9 +314,10 @@ fn prompts_note(state: &State) -> String {
     let pair = state.pair().map_or(String::new(), |pair| {
         format!(" pair {}/{} ·", pair.number, pair.of)
     });
-    let pushed = match state.run.as_ref().map(|run| run.steering.is_empty()) {
-        Some(false) => format!("both under {} ", state.steering.label),
-        _ => "positions are each prompt's own ".to_owned(),
+    let words = state.run.as_ref().map_or("", |run| run.plan_last(""));
+    let pushed = match words {
+        "" => "positions are each prompt's own ".to_owned(),
+        words => format!("both under {words} "),
     };
     format!("{pair} {pushed}")
 }
@@ -325,6 +325,10 @@ fn prompts_note(state: &State) -> String {
 /// The slider and how branches read, in the prompt's upper border.
 fn steering_note(state: &State) -> Line<'static> {
     let theme = &state.theme;
+    if state.sets.is_some() {
+        // The title of the sets says what both were read under.
+        return Line::default();
+    }
     if let Some(beside) = state.beside.as_ref().filter(|b| b.names().is_some()) {
         let text = match beside.pairing {
             Pairing::Free => " free: each its own text, positions are each model's own ".to_owned(),

@@ -10,6 +10,7 @@ use super::put;
 use super::steering::tail;
 use crate::tui::action::Action;
 use crate::tui::keymap::Context;
+use crate::tui::layout::Mode;
 use crate::tui::show;
 use crate::tui::state::{Level, Overlay, Phase, State};
 use ratatui::buffer::Buffer;
@@ -236,6 +237,11 @@ fn useful(state: &State) -> Vec<Action> {
     }
 }
 
+/// Whether a comparison has all its rooms.
+fn all_there(state: &State) -> bool {
+    state.sets.is_none() && state.derived.plan.mode == Mode::Full
+}
+
 fn keys(buf: &mut Buffer, area: Rect, state: &State) {
     let mut x = 0;
     let help = usize::from(area.width);
@@ -248,6 +254,7 @@ fn keys(buf: &mut Buffer, area: Rect, state: &State) {
         let set = samples.iter().position(|sample| *sample == action);
         set.is_some_and(|set| set >= state.samples.len())
             || (action == Action::Sampling && state.only_reads())
+            || (action == Action::TurnLower && state.beside.is_some() && all_there(state))
     };
     for action in useful(state).into_iter().filter(|a| !nothing(*a)) {
         let Some(key) = state.keymap.hint(action, state.context()) else {

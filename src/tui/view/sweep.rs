@@ -198,7 +198,7 @@ fn labels(buf: &mut Buffer, inner: Rect, state: &State, sweep: &SweepView, geome
         let room = usize::from(geometry.width.saturating_sub(1));
         put(buf, inner, x + 1, y, &show::cut(&text, room), style);
     }
-    let what = match sweep.own {
+    let what = match sweep.vector.is_some() {
         true => "strength; colour and number: mean steered − mean baseline",
         false => "times all that is in force; colour and number: mean steered − mean baseline",
     };
@@ -290,7 +290,7 @@ fn numbers(buf: &mut Buffer, area: Rect, state: &State, sweep: &SweepView) {
         put(buf, area, 0, y, name, theme.muted);
         put(buf, area, 11, y, &text, theme.base);
     }
-    let keys = match sweep.own {
+    let keys = match sweep.vector.is_some() {
         true => "Enter steers by this strength",
         false => "Esc closes",
     };

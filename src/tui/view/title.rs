@@ -53,6 +53,7 @@ fn model(state: &State, room: usize) -> String {
     let card = &model.card;
     // Two models side by side, part by part.
     let other = state.beside.as_ref().filter(|b| b.names().is_some());
+    let other = other.filter(|_| state.sets.is_none());
     let other = other.and_then(|b| b.run.model.as_ref());
     let other = other.filter(|other| !Arc::ptr_eq(&other.card, card));
     let both = |of: fn(&ModelCard) -> String| match other.map(|other| of(&other.card)) {

@@ -191,6 +191,50 @@ fn a_push_on_the_way_labels_what_comes_after_it_until_a_replay() {
 }
 
 #[test]
+fn numbers_by_layer_follow_cells_that_a_replay_replaces() {
+    let mut state = fixture::compared(120, 36, Depth::True, 20).unwrap();
+    let before = state.derived.summaries.clone();
+    // The steered branch is read again as the plain one was.
+    for event in fixture::comparison(20) {
+        if let Event::Side(Side::A, event) = event
+            && matches!(*event, Event::Cells { .. })
+        {
+            update(&mut state, Event::Side(Side::B, event));
+        }
+    }
+    state.settle();
+    assert_ne!(state.derived.summaries, before);
+    assert_eq!(state.derived.summaries, state.summaries());
+    let difference = state.derived.summaries.0[12].difference.unwrap();
+    assert_eq!((difference.mean, difference.std), (0.0, 0.0));
+}
+
+#[test]
+fn titles_say_what_the_cells_were_read_under_not_what_was_chosen_since() {
+    let mut state = fixture::compared(120, 36, Depth::True, 20).unwrap();
+    update(&mut state, Event::Finished(Finish::Length));
+    for _ in 0..2 {
+        press(&mut state, "}");
+        let turn = Some(Turn {
+            number: 2,
+            from: 19,
+        });
+        update(&mut state, fixture::steered(-0.1, turn).unwrap());
+    }
+    let beside = state.beside.as_ref().unwrap();
+    assert_eq!(state.steering.label, "mood ×−0.10 layers 4–12");
+    assert_eq!(
+        beside.run.plan_last(&state.steering.label),
+        "mood ×−0.30 layers 4–12"
+    );
+    let record = state.record().unwrap();
+    assert!(
+        record.steering_changes.is_empty(),
+        "nothing has been read under it"
+    );
+}
+
+#[test]
 fn a_vector_that_does_not_fit_is_told_and_the_run_goes_on() {
     let mut state = fixture::state(120, 36, Depth::True, 20).unwrap();
     press(&mut state, "s");
