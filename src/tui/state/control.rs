@@ -31,7 +31,11 @@ impl State {
             (Action::Step, Phase::Done(_)) => return self.go_on(1),
             (Action::Continue, Phase::Done(_)) => return self.go_on(self.settings.max_new_tokens),
             _ => {
-                self.note(Level::Warn, "Nothing is running: write a prompt first.");
+                let text = match self.run {
+                    Some(_) => "The run has ended: go on with it, or write another prompt.",
+                    None => "Nothing is running: write a prompt first.",
+                };
+                self.note(Level::Warn, text);
                 return Vec::new();
             }
         };

@@ -37,6 +37,16 @@ pub fn paint(buf: &mut Buffer, area: Rect, state: &State, runs: [&Run; 2]) {
                 ..whole
             }
         }
+        None if whole.height >= 5 => {
+            for (name, x) in ["baseline", "steered"].into_iter().zip([1, half]) {
+                put(buf, whole, x, 0, name, theme.muted);
+            }
+            Rect {
+                y: whole.y + 1,
+                height: whole.height - 1,
+                ..whole
+            }
+        }
         None => whole,
     };
     let most = match area.height {

@@ -215,7 +215,8 @@ fn beside_map_title(state: &State) -> Line<'static> {
 }
 
 fn beside_title(state: &State) -> Line<'static> {
-    let room = usize::from(state.derived.plan.beside_stream.width).saturating_sub(24);
+    // What the branch is comes before how far it is.
+    let room = usize::from(state.derived.plan.beside_stream.width).saturating_sub(6);
     let [_, name] = branch_titles(state);
     let name = show::cut(&name, room);
     let mixed = state.beside.as_ref().is_some_and(|b| b.run.mixed());

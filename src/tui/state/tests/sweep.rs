@@ -80,11 +80,19 @@ fn points_are_shown_as_they_come_and_the_chosen_one_steers() {
 
 #[test]
 fn the_runs_on_the_screen_go_on_while_strengths_are_tried() {
+    let before = fixture::compared(120, 36, Depth::True, 20).unwrap();
     let mut state = fixture::swept(120, 36, Depth::True, 2).unwrap();
     press(&mut state, "esc");
     assert!(state.overlay.is_none());
-    let read = state.run.as_ref().unwrap().grid.read();
-    assert!(read > 0, "the run is what it was");
+    assert_eq!(state.phase, before.phase);
+    assert_eq!(state.derived.summaries, before.derived.summaries);
+    let texts = |state: &State| {
+        state
+            .branches()
+            .map(|run| run.grid.len())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(texts(&state), texts(&before), "the run is what it was");
     update(&mut state, fixture::sweep_ended().unwrap());
     assert!(state.notice.as_ref().unwrap().text.contains("2 of 9"));
     update(&mut state, fixture::loaded().unwrap());
