@@ -5,14 +5,18 @@
 //! but for those that are asked to be kept.
 
 use super::distribution::{self, Part, Plan, Room, Row};
+use crate::model::crew;
 use crate::model::head::Last;
 use crate::model::input::Input;
 use crate::model::reduce::BLOCK;
-use rayon::prelude::*;
+use std::sync::Mutex;
 
-/// Rows that are read together at most: enough that laying out a block of the head for them is little beside the products,
-/// and that they nearly stay in the second-level cache.
+/// Rows that are read together at most: enough that reading the head from memory takes little beside the products, and so
+/// few that they and a block of their logits nearly stay in the second-level cache.
 const ROWS: usize = 480;
+/// More rows than this are many.
+const MANY: usize = 64;
+
 /// Where logits come from.
 pub(super) enum Source<'a> {
     /// The head's big matrix and its inputs `[rows][width]`.
@@ -99,20 +103,25 @@ fn group(
     keep: &mut [f32],
 ) -> Vec<(Row, Option<f32>)> {
     let (rows, vocab) = (targets.len(), source.vocab());
-    let wanted: Vec<Option<f32>> = targets
-        .iter()
-        .enumerate()
-        .map(|(row, target)| {
-            let id = target.filter(|id| (*id as usize) < vocab)?;
-            let mut z = [0.0];
-            source.rows(first + row, 1).read(id as usize, &mut [&mut z]);
-            Some(z[0])
-        })
-        .collect();
+    // All rows of a token want the same one.
+    let wanted: Vec<Vec<Option<f32>>> = crew::map(rows / states, |token| {
+        let Some(id) = targets[token * states].filter(|id| (*id as usize) < vocab) else {
+            return vec![None; states];
+        };
+        let mut z = vec![0.0; states];
+        let mut out: Vec<&mut [f32]> = z.chunks_mut(1).collect();
+        source
+            .rows(first + token * states, states)
+            .read(id as usize, &mut out);
+        z.into_iter().map(Some).collect()
+    });
+    let wanted = wanted.concat();
     let input = source.rows(first, rows);
     let blocks = vocab.div_ceil(BLOCK);
-    // Many stretches of the vocabulary a thread even out the load.
-    let stretch = blocks.div_ceil(16 * rayon::current_num_threads()).max(1);
+    // Many stretches of the vocabulary a thread even out the load. Of many rows each takes long, and the best of a long one are
+    // found quickly.
+    let many = if rows > MANY { 8 } else { 32 };
+    let stretch = blocks.div_ceil(many * rayon::current_num_threads()).max(1);
     let mut kept: Vec<Vec<&mut [f32]>> = (0..blocks.div_ceil(stretch))
         .map(|_| Vec::with_capacity(if keep.is_empty() { 0 } else { rows }))
         .collect();
@@ -121,39 +130,37 @@ fn group(
             kept.push(part);
         }
     }
-    let parts: Vec<Part> = kept
-        .into_par_iter()
-        .with_max_len(1)
-        .enumerate()
-        .map(|(i, mut kept)| {
-            let mut part = Part::new(i * stretch, rows);
-            let mut room = Room::new();
-            let mut tile = match kept.is_empty() {
-                true => vec![0.0; rows * BLOCK],
-                false => Vec::new(),
+    let kept: Vec<Mutex<Vec<&mut [f32]>>> = kept.into_iter().map(Mutex::new).collect();
+    let parts: Vec<Part> = crew::map(kept.len(), |i| {
+        let mut kept = match kept[i].lock() {
+            Ok(mut kept) => std::mem::take(&mut *kept),
+            Err(_) => Vec::new(),
+        };
+        let mut part = Part::new(i * stretch, rows);
+        let mut room = Room::new();
+        let mut tile = match kept.is_empty() {
+            true => vec![0.0; rows * BLOCK],
+            false => Vec::new(),
+        };
+        for block in i * stretch..blocks.min((i + 1) * stretch) {
+            let (from, to) = (block * BLOCK, vocab.min((block + 1) * BLOCK));
+            let within = from - i * stretch * BLOCK;
+            let mut z: Vec<&mut [f32]> = match kept.is_empty() {
+                true => tile
+                    .chunks_mut(BLOCK)
+                    .map(|row| &mut row[..to - from])
+                    .collect(),
+                false => kept
+                    .iter_mut()
+                    .map(|row| &mut row[within..within + to - from])
+                    .collect(),
             };
-            for block in i * stretch..blocks.min((i + 1) * stretch) {
-                let (from, to) = (block * BLOCK, vocab.min((block + 1) * BLOCK));
-                let within = from - i * stretch * BLOCK;
-                let mut z: Vec<&mut [f32]> = match kept.is_empty() {
-                    true => tile
-                        .chunks_mut(BLOCK)
-                        .map(|row| &mut row[..to - from])
-                        .collect(),
-                    false => kept
-                        .iter_mut()
-                        .map(|row| &mut row[within..within + to - from])
-                        .collect(),
-                };
-                input.read(from, &mut z);
-                part.take(&z, states, &wanted, plan, &mut room);
-            }
-            part
-        })
-        .collect();
-    (0..rows)
-        .into_par_iter()
-        .with_min_len(16)
-        .map(|row| (distribution::merge(&parts, row, states, plan), wanted[row]))
-        .collect()
+            input.read(from, &mut z);
+            part.take(&z, states, &wanted, plan, &mut room);
+        }
+        part
+    });
+    crew::map(rows, |row| {
+        (distribution::merge(&parts, row, states, plan), wanted[row])
+    })
 }

@@ -17,6 +17,7 @@ pub mod sparsity;
 use crate::error::Result;
 use crate::model::Decoder;
 use crate::model::backend::Backend;
+use crate::model::crew;
 use crate::model::decoder::Traced;
 use crate::model::head_tiles::HeadTiles;
 use crate::model::ops::with_slice;
@@ -26,7 +27,6 @@ use candle_core::Tensor;
 use distribution::Plan;
 use fused::Source;
 use pass::HeadPass as _;
-use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
@@ -215,8 +215,12 @@ impl Lens {
         which: impl Into<Which>,
     ) -> Result<Opened> {
         let which = which.into();
+        crew::with(|| self.open_all(decoder, traced, &which))
+    }
+
+    fn open_all(&self, decoder: &Decoder, traced: &Traced, which: &Which) -> Result<Opened> {
         let group = which.group;
-        let gathered = self.gather(decoder, traced, &which)?;
+        let gathered = self.gather(decoder, traced, which)?;
         let (tokens, states) = (gathered.tokens, gathered.states);
         let head = decoder.parts();
         if let Some(tiles) = head.tiles() {
@@ -323,7 +327,10 @@ impl Lens {
                     let above = z.iter().map(|z| u32::from(*z > target)).sum();
                     Some((target, Some(above)))
                 };
-                Ok(self.fill(rows, states, opened.group, vocab, vectors, target))
+                let group = opened.group;
+                Ok(crew::with(|| {
+                    self.fill(rows, states, group, vocab, vectors, target)
+                }))
             }
             Kept::Inputs {
                 head, inputs, last, ..
@@ -351,8 +358,19 @@ impl Lens {
         which: impl Into<Which>,
         targets: &[Option<u32>],
     ) -> Result<Vec<Cells>> {
-        let (head, which) = (decoder.parts(), which.into());
-        let gathered = self.gather(decoder, traced, &which)?;
+        let which = which.into();
+        crew::with(|| self.all_cells(decoder, traced, &which, targets))
+    }
+
+    fn all_cells(
+        &self,
+        decoder: &Decoder,
+        traced: &Traced,
+        which: &Which,
+        targets: &[Option<u32>],
+    ) -> Result<Vec<Cells>> {
+        let head = decoder.parts();
+        let gathered = self.gather(decoder, traced, which)?;
         match pass::of(head, &gathered.inputs) {
             Some(pass) => {
                 let plan = Plan::new(&self.settings).grouped(which.group);
@@ -360,7 +378,7 @@ impl Lens {
                 let (states, vocab) = (gathered.states, head.vocab());
                 Ok(self.passed(rows, states, which.group, vocab, &gathered.vectors))
             }
-            None => self.read(&self.open(decoder, traced, which)?, targets),
+            None => self.read(&self.open_all(decoder, traced, which)?, targets),
         }
     }
 
@@ -441,28 +459,25 @@ impl Lens {
     ) -> Vec<Cells> {
         let d = vectors.len() / rows.len().max(1);
         let metrics = self.schema.len();
-        let filled: Vec<(Vec<f32>, Vec<Candidate>)> = (0..rows.len())
-            .into_par_iter()
-            .map(|row| {
-                let last = row / states * states + states - 1;
-                let mut values = Vec::with_capacity(metrics);
-                let top = distribution::columns(
-                    &rows[row],
-                    &rows[last],
-                    row == last,
-                    vocab,
-                    target(row),
-                    &self.settings,
-                    &mut values,
-                );
-                sparsity::read(
-                    &vectors[row * d..(row + 1) * d],
-                    &self.settings,
-                    &mut values,
-                );
-                (values, top)
-            })
-            .collect();
+        let filled: Vec<(Vec<f32>, Vec<Candidate>)> = crew::map(rows.len(), |row| {
+            let last = row / states * states + states - 1;
+            let mut values = Vec::with_capacity(metrics);
+            let top = distribution::columns(
+                &rows[row],
+                &rows[last],
+                row == last,
+                vocab,
+                target(row),
+                &self.settings,
+                &mut values,
+            );
+            sparsity::read(
+                &vectors[row * d..(row + 1) * d],
+                &self.settings,
+                &mut values,
+            );
+            (values, top)
+        });
         let divergence = |first: usize| {
             let of = |row: usize| {
                 let twin = distribution::twin(row, states, group).and_then(|twin| rows.get(twin));

@@ -9,6 +9,7 @@
 use super::backend::Backend;
 use super::cache::State;
 use super::config::DecoderConfig;
+use super::crew;
 use super::device::Placement;
 use super::families::bert;
 use super::head::Head;
@@ -126,7 +127,11 @@ impl Decoder {
         let width = c.embedding_width.unwrap_or(c.d_model);
         let embed = format!("{}.weight", outer(names.embedding));
         let embedding = loader.stored(&embed, &[c.embedded, width])?;
-        let embedding = Embedding::new(embedding)?.on(loader.place())?;
+        let mut embedding = Embedding::new(embedding)?.on(loader.place())?;
+        let kernels = |loader: &Loader<'_>| loader.place().backend == Backend::Kernels;
+        if c.tied && kernels(&loader) && kernels(&loader.of_end()) {
+            embedding = embedding.in_panels()?;
+        }
         let projection = c
             .embedding_width
             .map(|width| loader.linear(&outer("project_in"), c.d_model, width, false))
@@ -150,7 +155,7 @@ impl Decoder {
         let blocks = c.body.load(c, &loader)?;
         let end = loader.of_end();
         let final_norm = norm(&end, c.final_norm, names.final_norm)?;
-        let head = Head::load(&end, c, embedding.stored())?;
+        let head = Head::load(&end, c, &embedding)?;
         let unread = loader.finish(c)?;
         let (parameters, bytes) = loader.size();
         Ok(Self {
@@ -218,7 +223,7 @@ impl Decoder {
             }
         }
         // On a thread of the pool, so that a product is not handed over and waited for, several times a block.
-        let traced = rayon::scope(|_| self.read(rows, taps));
+        let traced = crew::with(|| self.read(rows, taps));
         if traced.is_err() {
             for row in rows.iter_mut() {
                 if let Some(state) = row.state.as_deref_mut() {
@@ -239,7 +244,7 @@ impl Decoder {
         }
         while let Some((tokens, interventions)) = state.owed(REREAD) {
             let row = Row::new(&tokens, Some(&mut *state)).steered(&interventions);
-            if let Err(error) = rayon::scope(|_| self.read(&mut [row], Taps::default())) {
+            if let Err(error) = crew::with(|| self.read(&mut [row], Taps::default())) {
                 state.forget();
                 return Err(error);
             }
@@ -374,7 +379,7 @@ impl Decoder {
     /// # Errors
     /// If the shape does not fit.
     pub fn head(&self, normed: &Tensor) -> candle_core::Result<Tensor> {
-        self.head.forward(normed)
+        crew::with(|| self.head.forward(normed))
     }
 
     /// The head in its parts.

@@ -7,13 +7,12 @@ use super::families::bert::Transform;
 use super::head_tiles::HeadTiles;
 use super::input::Input;
 use super::kernel::{self, Matrix};
-use super::linear::{Linear, split_rows};
+use super::linear::{Embedding, Linear};
 use super::ops::with_slice;
 use super::vectors::tanh;
-use super::weights::{Loader, Stored};
+use super::weights::Loader;
 use crate::error::Result;
 use candle_core::Tensor;
-use rayon::prelude::*;
 use std::sync::Arc;
 
 /// The head of a language model.
@@ -38,7 +37,11 @@ enum Big {
 
 impl Head {
     /// The head of a checkpoint; `embedding` is shared where the model ties the two.
-    pub(crate) fn load(loader: &Loader<'_>, c: &DecoderConfig, embedding: &Stored) -> Result<Self> {
+    pub(crate) fn load(
+        loader: &Loader<'_>,
+        c: &DecoderConfig,
+        embedding: &Embedding,
+    ) -> Result<Self> {
         let width = c.embedding_width.unwrap_or(c.d_model);
         let masked = c.family == Family::Bert;
         let linear = if c.tied {
@@ -48,11 +51,7 @@ impl Head {
                 (false, false) => None,
             };
             // Rows beyond the vocabulary are read and never said.
-            let weight = match c.embedded - c.vocab {
-                0 => embedding.clone(),
-                more => split_rows(embedding, &[c.vocab, more])?.swap_remove(0),
-            };
-            Linear::new(weight, bias)?
+            embedding.shared(c.vocab, bias)?
         } else {
             let names = c.family.names().heads;
             let exists = |name: &&&str| loader.has(&format!("{name}.weight"));
@@ -66,7 +65,7 @@ impl Head {
         };
         let place = loader.place();
         let big = match place.backend {
-            Backend::Kernels => Big::Whole(linear),
+            Backend::Kernels => Big::Whole(linear.on(place)?),
             // Blocks are cut where they are; floats go there in one piece, which an embedding may share.
             Backend::Tensors if linear.is_blocks() => {
                 Big::Tiles(Arc::new(HeadTiles::new(&linear, c.logit_cap, place)?))
@@ -116,8 +115,7 @@ impl Head {
         let mut y = vec![0.0; rows * vocab];
         with_slice(x, |x| linear.product(x, rows, &mut y))??;
         self.with_last(|last| {
-            y.par_chunks_mut(vocab.max(1))
-                .for_each(|y| last.finish(0, y));
+            y.chunks_mut(vocab.max(1)).for_each(|y| last.finish(0, y));
         })?;
         Tensor::from_vec(y, (rows, vocab), x.device())
     }

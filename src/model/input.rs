@@ -1,28 +1,29 @@
 //! The rows that products are made of, laid out for them.
 
+use super::crew;
 use super::kernel::Set;
-use super::lanes;
-use super::panels::{self, Line};
-use rayon::prelude::*;
+use super::panels;
 use std::cell::Cell;
+use std::ops::Range;
 
-/// From so many rows on, a copy of them is worth its while.
-const MANY: usize = 12;
-/// Copies larger than this many cache lines are made on all cores.
-const SERIAL: usize = 1 << 12;
+/// Copies of more numbers than this are made on all cores.
+const SERIAL: usize = 1 << 16;
 
 thread_local! {
     /// Room for the next copy: fresh memory would be cleared for each.
-    static SPARE: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
+    static SPARE: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
 /// Rows that are multiplied with matrices.
 pub(crate) struct Input<'a> {
     /// `[rows][columns]`.
     pub(super) x: &'a [f32],
+    pub(super) rows: usize,
     pub(super) columns: usize,
-    lines: usize,
-    room: Vec<Line>,
+    /// How many groups of rows there are.
+    pub(super) groups: usize,
+    /// The groups one after the other, each `[column][row of the group]`; nothing where there is but one row.
+    room: Vec<f32>,
 }
 
 impl<'a> Input<'a> {
@@ -33,89 +34,69 @@ impl<'a> Input<'a> {
 
     /// For the instructions of `set`.
     pub(super) fn of(set: Set, x: &'a [f32], rows: usize, columns: usize) -> Self {
-        let mut input = Self {
-            x,
-            columns,
-            lines: 0,
-            room: Vec::new(),
-        };
-        if rows < MANY {
+        let mut input = Self::as_is(x, rows, columns);
+        input.groups = set.groups(rows);
+        let x = input.x;
+        if rows < 2 || columns == 0 {
             return input;
         }
-        input.room = SPARE.take();
-        let steps = panels::steps(columns);
-        input.lines = rows * steps;
-        if input.room.len() < input.lines {
-            input.room.resize(input.lines, Line::ZERO);
+        let mut room = SPARE.take();
+        if room.len() < x.len() {
+            room.resize(x.len(), 0.0);
         }
-        let groups = rows.div_ceil(set.many());
-        let mut parts = Vec::with_capacity(groups);
-        let mut rest = &mut input.room[..input.lines];
-        for i in 0..groups {
-            let (from, to) = panels::group(i, groups, rows);
-            let (part, after) = rest.split_at_mut((to - from) * steps);
+        let mut parts = Vec::with_capacity(input.groups);
+        let mut rest = room.as_mut_slice();
+        for i in 0..input.groups {
+            let rows = input.group(i);
+            let (part, after) = rest.split_at_mut(rows.len() * columns);
             rest = after;
-            parts.push((&x[from * columns..to * columns], to - from, part));
+            parts.push((rows, part));
         }
-        if input.lines < SERIAL {
-            for (x, width, out) in parts {
-                pack(set, x, columns, width, out);
-            }
-        } else {
-            parts
-                .into_par_iter()
-                .for_each(|(x, width, out)| pack(set, x, columns, width, out));
+        let lay = |(rows, out): &mut (Range<usize>, &mut [f32])| {
+            let (from, to) = (rows.start * columns, rows.end * columns);
+            panels::turn(&x[from..to], columns, rows.len(), out);
+        };
+        match x.len() < SERIAL {
+            true => parts.iter_mut().for_each(lay),
+            false => crew::each(&mut parts, |_, part| lay(part)),
         }
+        input.room = room;
         input
     }
 
-    /// The copy in groups, where there is one.
-    pub(super) fn packed(&self) -> Option<&[Line]> {
-        (self.lines > 0).then(|| &self.room[..self.lines])
+    /// As it lies, for matrices that are read row by row.
+    pub(super) fn as_is(x: &'a [f32], rows: usize, columns: usize) -> Self {
+        Self {
+            x: &x[..rows * columns],
+            rows,
+            columns,
+            groups: 0,
+            room: Vec::new(),
+        }
+    }
+
+    /// Rows of group `i`: all of about the same size, none larger than what is multiplied at once.
+    fn group(&self, i: usize) -> Range<usize> {
+        i * self.rows / self.groups..(i + 1) * self.rows / self.groups
+    }
+
+    /// The groups, `[column][row of the group]`, with the rows they are of.
+    pub(super) fn groups(&self) -> impl Iterator<Item = (*const f32, Range<usize>)> {
+        let laid_out: &[f32] = match self.room.is_empty() {
+            true => self.x,
+            false => &self.room,
+        };
+        (0..self.groups).map(move |i| {
+            let rows = self.group(i);
+            (laid_out[rows.start * self.columns..].as_ptr(), rows)
+        })
     }
 }
 
 impl Drop for Input<'_> {
     fn drop(&mut self) {
-        if self.lines > 0 {
+        if !self.room.is_empty() {
             SPARE.set(std::mem::take(&mut self.room));
         }
-    }
-}
-
-fn pack(set: Set, x: &[f32], columns: usize, width: usize, out: &mut [Line]) {
-    // SAFETY: a set is only named where its instructions were found.
-    #[allow(unsafe_code)]
-    unsafe {
-        match set {
-            #[cfg(target_arch = "x86_64")]
-            Set::Avx512 => pack_avx512(x, columns, width, out),
-            #[cfg(target_arch = "x86_64")]
-            Set::Avx2 => pack_avx2(x, columns, width, out),
-            #[cfg(target_arch = "aarch64")]
-            Set::Neon => panels::pack::<lanes::arm::Neon>(x, columns, width, out),
-            #[cfg(not(target_arch = "aarch64"))]
-            Set::Plain => panels::pack::<lanes::Plain>(x, columns, width, out),
-        }
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx2,fma")]
-fn pack_avx512(x: &[f32], columns: usize, width: usize, out: &mut [Line]) {
-    // SAFETY: the features are those of this function.
-    #[allow(unsafe_code)]
-    unsafe {
-        panels::pack::<lanes::x86::Avx512>(x, columns, width, out)
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-fn pack_avx2(x: &[f32], columns: usize, width: usize, out: &mut [Line]) {
-    // SAFETY: the features are those of this function.
-    #[allow(unsafe_code)]
-    unsafe {
-        panels::pack::<lanes::x86::Avx2>(x, columns, width, out)
     }
 }

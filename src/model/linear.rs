@@ -4,18 +4,93 @@ use super::backend::Backend;
 use super::blocks::BlockFormat;
 use super::device::Place;
 use super::kernel::{self, Matrix};
-use super::ops::with_slice;
+use super::ops::{for_rows, with_slice};
+use super::panels::Panels;
 use super::weights::Stored;
 use candle_core::quantized::{GgmlDType, QMatMul, QStorage, QTensor};
-use candle_core::{D, DType, Device, Module, Result, Storage, Tensor};
-use half::{bf16, f16};
+use candle_core::{D, DType, Device, Module, Result, Tensor};
 use std::borrow::Cow;
 use std::sync::Arc;
+
+/// A matrix as it came, or as the processor's kernels read it.
+#[derive(Clone, Debug)]
+enum Weights {
+    Stored(Stored),
+    Panels(Panels),
+}
+
+impl Weights {
+    /// As the kernels read it, if it is in main memory, no gradient is wanted and there are panels of its type.
+    fn in_panels(self) -> Result<Self> {
+        Ok(match self {
+            Self::Stored(Stored::Float(t)) if t.device().is_cpu() && !t.track_op() && kept(&t) => {
+                Self::Panels(Panels::of_floats(&t)?)
+            }
+            Self::Stored(Stored::Quantised(q))
+                if q.device().is_cpu() && q.dtype() == GgmlDType::Q8_0 =>
+            {
+                let (rows, columns) = q.shape().dims2()?;
+                Self::Panels(Panels::of_q8_0(&q.data()?, rows, columns)?)
+            }
+            other => other,
+        })
+    }
+
+    /// For tensor operations.
+    fn stored(&self) -> Result<Stored> {
+        Ok(match self {
+            Self::Stored(stored) => stored.clone(),
+            Self::Panels(_) => Stored::Float(self.table()?),
+        })
+    }
+
+    /// All of it in f32, where it lies.
+    fn table(&self) -> Result<Tensor> {
+        match self {
+            Self::Stored(stored) => Linear::table(stored),
+            Self::Panels(panels) => Tensor::from_vec(panels.table(), panels.shape(), &Device::Cpu),
+        }
+    }
+
+    /// Rows in f32, where they lie.
+    fn rows(&self, ids: &[u32]) -> Result<Tensor> {
+        let at = |device: &Device| Tensor::new(ids, device);
+        match self {
+            Self::Stored(Stored::Float(t)) => {
+                t.index_select(&at(t.device())?, 0)?.to_dtype(DType::F32)
+            }
+            Self::Stored(Stored::Quantised(q)) => q.embedding(&at(&q.device())?),
+            Self::Panels(panels) => {
+                let width = panels.shape().1;
+                let mut rows = vec![0.0; ids.len() * width];
+                for (id, row) in ids.iter().zip(rows.chunks_exact_mut(width.max(1))) {
+                    panels.row(*id as usize, row);
+                }
+                Tensor::from_vec(rows, (ids.len(), width), &Device::Cpu)
+            }
+        }
+    }
+
+    fn shape(&self) -> Result<(usize, usize)> {
+        match self {
+            Self::Stored(Stored::Float(t)) => t.dims2(),
+            Self::Stored(Stored::Quantised(q)) => q.shape().dims2(),
+            Self::Panels(panels) => Ok(panels.shape()),
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Stored(stored) => stored.bytes(),
+            Self::Panels(panels) => panels.bytes(),
+        }
+    }
+}
 
 /// `y = x · Wᵀ + b` with W `[outputs, inputs]`.
 #[derive(Clone, Debug)]
 pub struct Linear {
-    weight: Stored,
+    weight: Weights,
     bias: Option<Tensor>,
     outputs: usize,
     inputs: usize,
@@ -29,7 +104,8 @@ thread_local! {
 }
 
 impl Linear {
-    /// From a stored matrix `[outputs, inputs]` and an optional bias `[outputs]`.
+    /// From a stored matrix `[outputs, inputs]` and an optional bias `[outputs]`, by tensor operations until it is put in
+    /// its place ([`Self::on`]).
     ///
     /// # Errors
     /// If the matrix is not two-dimensional.
@@ -42,26 +118,35 @@ impl Linear {
             Stored::Float(t) if !kept(&t) => Stored::Float(t.to_dtype(DType::F32)?),
             weight => weight,
         };
-        let (outputs, inputs) = match &weight {
-            Stored::Float(t) => t.dims2()?,
-            Stored::Quantised(q) => q.shape().dims2()?,
-        };
+        let backend = Backend::of(&weight.device());
+        Self::of(Weights::Stored(weight), bias, backend)
+    }
+
+    fn of(weight: Weights, bias: Option<Tensor>, backend: Backend) -> Result<Self> {
+        let (outputs, inputs) = weight.shape()?;
         Ok(Self {
-            backend: Backend::of(&weight.device()),
             weight,
             bias,
             outputs,
             inputs,
+            backend,
         })
     }
 
-    /// The same on `place`; nothing is copied where it is there already.
+    /// The same on `place`, as it is read there. Nothing is copied where it is so already.
     ///
     /// # Errors
     /// If the device is out of memory.
     pub(crate) fn on(self, place: &Place) -> Result<Self> {
+        let weight = match (place.backend, self.weight) {
+            (Backend::Kernels, Weights::Stored(stored)) => {
+                Weights::Stored(stored.on(place)?).in_panels()?
+            }
+            (Backend::Kernels, panels) => panels,
+            (Backend::Tensors, weight) => Weights::Stored(weight.stored()?.on(place)?),
+        };
         Ok(Self {
-            weight: self.weight.on(place)?,
+            weight,
             bias: self.bias.map(|bias| place.bring(&bias)).transpose()?,
             backend: place.backend,
             ..self
@@ -71,7 +156,7 @@ impl Linear {
     /// Parts of its outputs, one after the other; `sizes` are their numbers of outputs.
     pub(crate) fn split(&self, sizes: &[usize]) -> Result<Vec<Self>> {
         let mut first = 0;
-        split_rows(&self.weight, sizes)?
+        split_rows(&self.weight.stored()?, sizes)?
             .into_iter()
             .zip(sizes)
             .map(|(weight, &size)| {
@@ -84,17 +169,14 @@ impl Linear {
 
     /// The weights `[1, inputs]` of one output in f32, and its bias `[1]`.
     pub(crate) fn row(&self, output: usize) -> Result<(Tensor, Option<Tensor>)> {
-        let weight = match &self.weight {
-            Stored::Float(t) => t.narrow(0, output, 1)?.to_dtype(DType::F32)?,
-            Stored::Quantised(q) => q.embedding(&Tensor::new(&[output as u32], &q.device())?)?,
-        };
+        let weight = self.weight.rows(&[output as u32])?;
         let bias = self.bias.as_ref().map(|bias| bias.narrow(0, output, 1));
         Ok((weight, bias.transpose()?))
     }
 
     /// Whether the weights are quantised.
     pub(crate) fn is_blocks(&self) -> bool {
-        matches!(self.weight, Stored::Quantised(_))
+        matches!(self.weight, Weights::Stored(Stored::Quantised(_)))
     }
 
     /// Which code computes it.
@@ -157,9 +239,9 @@ impl Linear {
             for ((layer, mut y), out) in layers.iter().zip(ys).zip(&mut out) {
                 if let Some(bias) = &layer.bias {
                     with_slice(bias, |bias| {
-                        for y in y.chunks_exact_mut(bias.len().max(1)) {
+                        for_rows(&mut y, bias.len(), |_, y| {
                             y.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
-                        }
+                        });
                     })?;
                 }
                 *out = Some(Tensor::from_vec(y, (rows, layer.outputs), x.device())?);
@@ -178,12 +260,12 @@ impl Linear {
     fn apply(&self, x: &Tensor) -> Result<Tensor> {
         let y = match &self.weight {
             // Candle's product of blocks. The processor's rounds its inputs to 8 bits.
-            Stored::Quantised(q) if !x.device().is_cpu() && !x.track_op() => {
+            Weights::Stored(Stored::Quantised(q)) if !x.device().is_cpu() && !x.track_op() => {
                 QMatMul::from_arc(q.clone())?.forward(&x.contiguous()?)?
             }
             // In f32, wherever the numbers are: halves are widened for this product alone.
             weight => {
-                let w = Self::table(weight)?.to_device(x.device())?;
+                let w = weight.table()?.to_device(x.device())?;
                 x.matmul(&w.t()?)?
             }
         };
@@ -227,33 +309,25 @@ impl Linear {
         #[cfg(test)]
         READ.with(|read| read.set(read.get() + 1));
         match &self.weight {
-            Stored::Float(w) => {
-                let (storage, layout) = w.storage_and_layout();
-                let (Storage::Cpu(cpu), Some((from, to))) =
-                    (&*storage, layout.contiguous_offsets())
-                else {
-                    candle_core::bail!("weights are not in main memory");
-                };
-                Ok(f(match w.dtype() {
-                    DType::F16 => Matrix::F16(&cpu.as_slice::<f16>()?[from..to]),
-                    DType::BF16 => Matrix::BF16(&cpu.as_slice::<bf16>()?[from..to]),
-                    _ => Matrix::F32(&cpu.as_slice::<f32>()?[from..to]),
-                }))
-            }
-            Stored::Quantised(q) => {
+            Weights::Panels(panels) => Ok(f(Matrix::Panels(panels))),
+            Weights::Stored(Stored::Quantised(q)) => {
                 let Some(format) = BlockFormat::of(q.dtype()) else {
                     candle_core::bail!("blocks of {:?} have no kernel", q.dtype());
                 };
                 Ok(f(Matrix::Blocks(format, &q.data()?)))
+            }
+            Weights::Stored(Stored::Float(_)) => {
+                candle_core::bail!("weights are not laid out for the kernels")
             }
         }
     }
 
     /// Whether the product of `x` runs on the kernels here, or must leave a trace for gradients or run elsewhere.
     pub(crate) fn is_plain(&self, x: &Tensor) -> bool {
-        let learns = matches!(&self.weight, Stored::Float(w) if w.track_op())
+        // Floats that were left as they came are learned, or were never put in their place.
+        let apart = matches!(&self.weight, Weights::Stored(Stored::Float(_)))
             || self.bias.as_ref().is_some_and(Tensor::track_op);
-        self.backend == Backend::Kernels && !learns && !x.track_op() && x.device().is_cpu()
+        self.backend == Backend::Kernels && !apart && !x.track_op() && x.device().is_cpu()
     }
 
     /// Number of inputs.
@@ -280,7 +354,7 @@ impl Linear {
 /// A table of vectors by token or position, `[rows, width]`, of which only the rows asked for are widened.
 #[derive(Clone, Debug)]
 pub struct Embedding {
-    table: Stored,
+    table: Weights,
     rows: usize,
     width: usize,
     /// Where vectors go.
@@ -293,15 +367,14 @@ impl Embedding {
     /// # Errors
     /// If it is not two-dimensional.
     pub fn new(table: Stored) -> Result<Self> {
-        let (rows, width) = match &table {
-            Stored::Float(t) => t.dims2()?,
-            Stored::Quantised(q) => q.shape().dims2()?,
-        };
+        let device = table.device();
+        let table = Weights::Stored(table);
+        let (rows, width) = table.shape()?;
         Ok(Self {
-            device: table.device(),
             table,
             rows,
             width,
+            device,
         })
     }
 
@@ -313,12 +386,41 @@ impl Embedding {
     pub(crate) fn on(self, place: &Place) -> Result<Self> {
         Ok(Self {
             table: match self.table {
-                Stored::Float(_) => self.table.on(place)?,
-                blocks => blocks,
+                Weights::Stored(floats @ Stored::Float(_)) => Weights::Stored(floats.on(place)?),
+                other => other,
             },
             device: place.device.clone(),
             ..self
         })
+    }
+
+    /// The same as the kernels of a head read it that will share it.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    pub(crate) fn in_panels(self) -> Result<Self> {
+        Ok(Self {
+            table: self.table.in_panels()?,
+            ..self
+        })
+    }
+
+    /// A layer of the first `outputs` rows, which shares the table.
+    ///
+    /// # Errors
+    /// If there are fewer.
+    pub(crate) fn shared(&self, outputs: usize, bias: Option<Tensor>) -> Result<Linear> {
+        match &self.table {
+            Weights::Panels(panels) => {
+                let panels = Weights::Panels(panels.first(outputs)?);
+                Linear::of(panels, bias, Backend::Kernels)
+            }
+            Weights::Stored(stored) if outputs == self.rows => Linear::new(stored.clone(), bias),
+            Weights::Stored(stored) => {
+                let more = self.rows.saturating_sub(outputs);
+                Linear::new(split_rows(stored, &[outputs, more])?.swap_remove(0), bias)
+            }
+        }
     }
 
     /// The vectors of `ids` in f32, `[ids, width]`. Gradients reach a table of f32.
@@ -332,18 +434,7 @@ impl Embedding {
         if ids.is_empty() {
             return Tensor::zeros((0, self.width), DType::F32, &self.device);
         }
-        let ids = Tensor::new(ids, &self.table.device())?;
-        let rows = match &self.table {
-            Stored::Float(t) => t.index_select(&ids, 0)?.to_dtype(DType::F32)?,
-            Stored::Quantised(q) => q.embedding(&ids)?,
-        };
-        rows.to_device(&self.device)
-    }
-
-    /// The table as it is stored, for a head that shares it.
-    #[must_use]
-    pub fn stored(&self) -> &Stored {
-        &self.table
+        self.table.rows(ids)?.to_device(&self.device)
     }
 
     /// Bytes that the table takes in memory.
@@ -470,6 +561,12 @@ mod tests {
         t.flatten_all().unwrap().to_vec1().unwrap()
     }
 
+    /// In its place, as every layer of a loaded model.
+    fn linear(weight: Stored, bias: Option<Tensor>) -> Linear {
+        let linear = Linear::new(weight, bias).unwrap();
+        linear.on(&Place::cpu()).unwrap()
+    }
+
     fn quantised(t: &Tensor, format: BlockFormat) -> Stored {
         Stored::Quantised(Arc::new(QTensor::quantize(t, format.dtype()).unwrap()))
     }
@@ -494,8 +591,9 @@ mod tests {
     fn products_are_those_of_the_widened_matrix_to_the_last_bit() {
         let (w, x) = (random(31, 512), random(3, 512));
         for (stored, bytes) in stored(&w) {
-            let wide = Linear::new(Stored::Float(Linear::table(&stored).unwrap()), None).unwrap();
-            let linear = Linear::new(stored, None).unwrap();
+            let wide = linear(Stored::Float(Linear::table(&stored).unwrap()), None);
+            let linear = linear(stored, None);
+            assert!(linear.is_plain(&x));
             assert_eq!(linear.bytes(), bytes);
             assert_eq!(linear.parameters(), 31 * 512);
             let (a, b) = (linear.forward(&x).unwrap(), wide.forward(&x).unwrap());
@@ -508,18 +606,39 @@ mod tests {
         let w = random(9, 256);
         for (stored, bytes) in stored(&w) {
             let wide = numbers(&Linear::table(&stored).unwrap());
-            let table = Embedding::new(stored).unwrap();
-            assert_eq!((table.bytes(), table.parameters()), (bytes, 9 * 256));
-            let rows = table.rows(&[8, 0, 8]).unwrap();
-            assert_eq!(rows.dims(), [3, 256]);
-            let expected: Vec<f32> = [8, 0, 8]
-                .into_iter()
-                .flat_map(|row| wide[row * 256..(row + 1) * 256].to_vec())
-                .collect();
-            assert_eq!(numbers(&rows), expected);
-            assert_eq!(table.rows(&[]).unwrap().dims(), [0, 256]);
-            let error = table.rows(&[9]).unwrap_err().to_string();
-            assert!(error.contains("among the 9 rows"), "{error}");
+            let as_stored = Embedding::new(stored).unwrap();
+            for table in [as_stored.clone(), as_stored.in_panels().unwrap()] {
+                assert_eq!((table.bytes(), table.parameters()), (bytes, 9 * 256));
+                let rows = table.rows(&[8, 0, 8]).unwrap();
+                assert_eq!(rows.dims(), [3, 256]);
+                let expected: Vec<f32> = [8, 0, 8]
+                    .into_iter()
+                    .flat_map(|row| wide[row * 256..(row + 1) * 256].to_vec())
+                    .collect();
+                assert_eq!(numbers(&rows), expected);
+                assert_eq!(table.rows(&[]).unwrap().dims(), [0, 256]);
+                let error = table.rows(&[9]).unwrap_err().to_string();
+                assert!(error.contains("among the 9 rows"), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_head_shares_the_table_of_its_embedding() {
+        let (w, x) = (random(40, 256), random(2, 256));
+        for (stored, _) in stored(&w) {
+            let expected = linear(stored.clone(), None).forward(&x).unwrap();
+            let embedding = Embedding::new(stored).unwrap().in_panels().unwrap();
+            let head = embedding.shared(33, None).unwrap();
+            let head = head.on(&Place::cpu()).unwrap();
+            let expected = expected.narrow(1, 0, 33).unwrap();
+            assert_eq!(numbers(&head.forward(&x).unwrap()), numbers(&expected));
+            let same = match (&embedding.table, &head.weight) {
+                (Weights::Panels(a), Weights::Panels(b)) => a.same_memory(b),
+                (Weights::Stored(Stored::Quantised(_)), _) => true,
+                _ => false,
+            };
+            assert!(same);
         }
     }
 
@@ -583,8 +702,8 @@ mod tests {
     fn layers_together_give_what_each_gives_alone() {
         let x = random(3, 70);
         let bias = random(1, 900).flatten_all().unwrap();
-        let a = Linear::new(Stored::Float(random(900, 70)), Some(bias)).unwrap();
-        let b = Linear::new(Stored::Float(random(31, 70)), None).unwrap();
+        let a = linear(Stored::Float(random(900, 70)), Some(bias));
+        let b = linear(Stored::Float(random(31, 70)), None);
         let [ya, yb] = Linear::forward_all([&a, &b], &x).unwrap();
         assert_eq!(
             (ya.dims(), yb.dims()),
@@ -592,15 +711,14 @@ mod tests {
         );
         assert_eq!(numbers(&ya), numbers(&a.forward(&x).unwrap()));
         assert_eq!(numbers(&yb), numbers(&b.forward(&x).unwrap()));
-        let narrow = Linear::new(Stored::Float(random(4, 71)), None).unwrap();
+        let narrow = linear(Stored::Float(random(4, 71)), None);
         assert!(Linear::forward_all([&a, &narrow], &x).is_err());
     }
 
     #[test]
     fn gradients_reach_a_bias_beside_weights_that_stay() {
         let bias = Var::from_tensor(&random(1, 5).flatten_all().unwrap()).unwrap();
-        let linear =
-            Linear::new(Stored::Float(random(5, 8)), Some(bias.as_tensor().clone())).unwrap();
+        let linear = linear(Stored::Float(random(5, 8)), Some(bias.as_tensor().clone()));
         let y = linear.forward(&random(2, 8)).unwrap();
         let gradients = y.sum_all().unwrap().backward().unwrap();
         assert_eq!(numbers(gradients.get(bias.as_tensor()).unwrap()), [2.0; 5]);

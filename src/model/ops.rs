@@ -4,17 +4,19 @@
 //! and training would need two code paths. These are `CustomOp`s with `bwd`, so one forward serves both. They run in
 //! main memory; other devices compute with their [twins](super::backend).
 
+use super::crew;
 use super::kernel::{self, Matrix};
 use super::vectors::{self, exp, sigmoid};
 use candle_core::{
-    CpuStorage, CustomOp1, CustomOp2, D, Device, Layout, Result, Shape, Storage, Tensor,
+    CpuStorage, CustomOp1, CustomOp2, D, DType, Device, Layout, Result, Shape, Storage, Tensor,
 };
-use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
 
 /// Rows are handed to threads in batches of at least this many numbers; smaller work stays on one core.
 const GRAIN: usize = 1 << 14;
+/// Numbers that are worked on together where rows mean nothing.
+const ROW: usize = 1024;
 
 /// The contiguous f32 numbers behind a CPU storage.
 fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
@@ -35,7 +37,7 @@ pub(crate) fn with_slice<R>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Res
 }
 
 /// `f(row index, out row)` over rows of `width`, in parallel when there is enough of it.
-fn for_rows(out: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
+pub(super) fn for_rows(out: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
     if width == 0 {
         return;
     }
@@ -44,10 +46,13 @@ fn for_rows(out: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync)
             .enumerate()
             .for_each(|(i, row)| f(i, row));
     } else {
-        out.par_chunks_mut(width)
-            .with_min_len((GRAIN / width).max(1))
-            .enumerate()
-            .for_each(|(i, row)| f(i, row));
+        let rows = (GRAIN / width).max(1);
+        let mut parts: Vec<&mut [f32]> = out.chunks_mut(rows * width).collect();
+        crew::each(&mut parts, |part, out| {
+            for (i, row) in out.chunks_mut(width).enumerate() {
+                f(part * rows + i, row);
+            }
+        });
     }
 }
 
@@ -347,26 +352,32 @@ pub fn attention(
         at + first * head_dim..at + keys * head_dim
     };
     let per_head: Vec<(Vec<f32>, Vec<f32>)> = with_slice(q, |q| {
-        (0..heads)
-            .into_par_iter()
-            .with_min_len((GRAIN / (queries * near * head_dim).max(1)).max(1))
-            .map(|head| {
-                let q = &q[head * queries * head_dim..(head + 1) * queries * head_dim];
-                let k = &ks[rows(ks, kl, head / shared)];
-                let v = &vs[rows(vs, vl, head / shared)];
-                let mut p = vec![0.0; queries * near];
-                kernel::product(q, Matrix::F32(k), queries, head_dim, &mut p);
-                let mut out = vec![0.0f32; queries * head_dim];
-                for (i, (p, out)) in p.chunks_mut(near).zip(out.chunks_mut(head_dim)).enumerate() {
-                    let seen = scores.sight.visible(past + i, keys);
-                    scores.row(p, head, past + i, seen.clone(), first);
-                    let seen = seen.start - first..seen.end - first;
-                    let v = &v[seen.start * head_dim..seen.end * head_dim];
-                    vectors::mix(&p[seen], v, out);
-                }
-                (p, out)
-            })
-            .collect()
+        // A few heads at a time, where there is little to do for each.
+        let some = (GRAIN / (queries * near * head_dim).max(1)).clamp(1, heads);
+        let parts = crew::map(heads.div_ceil(some), |part| {
+            let heads = part * some..heads.min((part + 1) * some);
+            heads
+                .map(|head| {
+                    let q = &q[head * queries * head_dim..(head + 1) * queries * head_dim];
+                    let k = &ks[rows(ks, kl, head / shared)];
+                    let v = &vs[rows(vs, vl, head / shared)];
+                    let mut p = vec![0.0; queries * near];
+                    kernel::product(q, Matrix::Rows(k), queries, head_dim, &mut p);
+                    let mut out = vec![0.0f32; queries * head_dim];
+                    for (i, (p, out)) in
+                        p.chunks_mut(near).zip(out.chunks_mut(head_dim)).enumerate()
+                    {
+                        let seen = scores.sight.visible(past + i, keys);
+                        scores.row(p, head, past + i, seen.clone(), first);
+                        let seen = seen.start - first..seen.end - first;
+                        let v = &v[seen.start * head_dim..seen.end * head_dim];
+                        vectors::mix(&p[seen], v, out);
+                    }
+                    (p, out)
+                })
+                .collect::<Vec<_>>()
+        });
+        parts.into_iter().flatten().collect()
     })?;
     let mut mixed = vec![0.0; queries * heads * head_dim];
     for (head, (_, out)) in per_head.iter().enumerate() {
@@ -479,6 +490,25 @@ impl CustomOp1 for Rope {
     }
 }
 
+/// `a + b`, of the same shape. In main memory it is worked out by the threads of the step: those that candle wakes for large
+/// tensors would wait for them.
+pub fn sum(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let here = |t: &Tensor| t.device().is_cpu() && t.dtype() == DType::F32 && !t.track_op();
+    if !here(a) || !here(b) || a.dims() != b.dims() {
+        return a + b;
+    }
+    let out = with_slice(a, |a| {
+        with_slice(b, |b| {
+            let mut out = a.to_vec();
+            for_rows(&mut out, ROW, |i, row| {
+                row.iter_mut().zip(&b[i * ROW..]).for_each(|(a, b)| *a += b);
+            });
+            out
+        })
+    })??;
+    Tensor::from_vec(out, a.shape(), a.device())
+}
+
 /// Gelu with its tanh approximation, `x/2 · (1 + tanh(√(2/π) · (x + 0.044715 x³)))`, number by number.
 pub fn gelu_tanh(x: &Tensor) -> Result<Tensor> {
     if x.track_op() {
@@ -486,7 +516,7 @@ pub fn gelu_tanh(x: &Tensor) -> Result<Tensor> {
     }
     let out = with_slice(x, |x| {
         let mut out = x.to_vec();
-        for_rows(&mut out, 1024, |_, row| vectors::gelu_tanh(row));
+        for_rows(&mut out, ROW, |_, row| vectors::gelu_tanh(row));
         out
     })?;
     Tensor::from_vec(out, x.shape(), x.device())

@@ -29,6 +29,8 @@ pub(crate) struct Shifted {
     x: Chunks,
     /// eˣ, 0 beyond the end.
     e: Chunks,
+    /// Whether there is no −∞ among x.
+    whole: bool,
 }
 
 impl Shifted {
@@ -37,6 +39,7 @@ impl Shifted {
         Self {
             x: [[f32::NEG_INFINITY; LANES]; BLOCK / LANES],
             e: [[0.0; LANES]; BLOCK / LANES],
+            whole: false,
         }
     }
 }
@@ -74,7 +77,7 @@ compiled! {
     ) -> Sums = reduced;
 }
 
-/// Loops of few operations each, all over what lies in the nearest cache, so that the compiler finds the vectors.
+/// Few loops over what lies in the nearest cache, each of which the compiler can make vectors of.
 #[inline(always)]
 fn reduced(
     z: &[f32],
@@ -85,65 +88,73 @@ fn reduced(
     raised: &mut [f64],
     own: &mut Shifted,
 ) -> Sums {
-    let chunks = z.len().min(BLOCK).div_ceil(LANES);
-    let (x, e) = (&mut own.x[..chunks], &mut own.e[..chunks]);
-    for (x, z) in x.iter_mut().zip(z.chunks(LANES)) {
-        match z.first_chunk() {
-            Some(z) => *x = *z,
-            None => {
-                *x = [f32::NEG_INFINITY; LANES];
-                x[..z.len()].copy_from_slice(z);
-            }
-        }
-    }
-    let max = largest(x);
+    let z = &z[..z.len().min(BLOCK)];
+    let chunks = z.len().div_ceil(LANES);
+    let lanes = largest(z);
+    let max = lanes.into_iter().fold(f32::NEG_INFINITY, f32::max);
     let above = match target {
-        Some(target) => count_above(x, target),
+        Some(target) => count_above(z, target),
         None => 0,
     };
-    if max.is_nan() || max == f32::NEG_INFINITY {
+    let (x, e) = (&mut own.x[..chunks], &mut own.e[..chunks]);
+    own.whole = chunks * LANES == z.len() && smallest(z) > f32::NEG_INFINITY;
+    if max.is_infinite() {
         x.fill([f32::NEG_INFINITY; LANES]);
         e.fill([0.0; LANES]);
-    } else {
-        for (x, e) in x.iter_mut().zip(e.iter_mut()) {
-            for i in 0..LANES {
-                x[i] = (x[i] - max) * inverse;
-                e[i] = exp(x[i]);
-            }
-        }
+        raised.fill(0.0);
+        let invalid = max > 0.0 || z.iter().any(|z| z.is_nan());
+        return Sums {
+            max: if invalid { f32::NAN } else { max },
+            above,
+            ..Sums::default()
+        };
+    }
+    shift(z, max, inverse, x);
+    let whole = own.whole && other.is_none_or(|other| other.whole);
+    let totals = match (other, whole) {
+        (Some(other), true) => with_other::<true>(x, e, other),
+        (Some(other), false) => with_other::<false>(x, e, other),
+        (None, true) => alone::<true>(x, e),
+        (None, false) => alone::<false>(x, e),
+    };
+    // A logit that is not a number is none of the extremes, but of every sum.
+    if totals.sum.is_nan() {
+        x.fill([f32::NEG_INFINITY; LANES]);
+        e.fill([0.0; LANES]);
+        own.whole = false;
+        raised.fill(0.0);
+        return Sums {
+            max: f32::NAN,
+            above,
+            ..Sums::default()
+        };
     }
     let (x, e) = (&*x, &*e);
-    let weigh = |e: f32, x: f32| if e > 0.0 { e * x } else { 0.0 };
-    let ([sum, weighted], [cross, back]) = match other {
-        Some(other) => {
-            let (x_other, e_other) = (&other.x[..chunks], &other.e[..chunks]);
-            let [sum, weighted, cross, back] =
-                totals([e, x, e_other, x_other], |e, x, e_other, x_other| {
-                    [e, weigh(e, x), weigh(e, x_other), weigh(e_other, x)]
-                });
-            ([sum, weighted], [cross, back])
-        }
-        None => (
-            totals([e, x, e, x], |e, x, _, _| [e, weigh(e, x)]),
-            [0.0; 2],
-        ),
+    let mean = if totals.sum > 0.0 {
+        totals.weighted / totals.sum
+    } else {
+        0.0
+    } as f32;
+    let spread = match whole {
+        true => total(e, x, |e, x| e * (x - mean) * (x - mean)),
+        false => total(e, x, |e, x| {
+            let off = x - mean;
+            if e > 0.0 { e * off * off } else { 0.0 }
+        }),
     };
-    let mean = if sum > 0.0 { weighted / sum } else { 0.0 } as f32;
-    let spread = total(e, x, |e, x| {
-        let off = x - mean;
-        if e > 0.0 { e * off * off } else { 0.0 }
-    });
     for (power, raised) in powers.iter().zip(raised) {
         *raised = match *power {
+            Power::Real(0.5) => totals.half,
             Power::Real(a) => total(x, x, |x, _| exp(x * a)),
-            Power::Whole(a) => {
-                // Smaller ones would leave the normal numbers, which is slow, and count for nothing.
-                let least = exp(-87.0 / a as f32);
-                total(e, e, |e, _| {
-                    let e = if e > least { e } else { 0.0 };
-                    whole(e, a)
-                })
-            }
+            Power::Whole(a) => match a {
+                2 => whole_power(e, 2, |e| e * e),
+                3 => whole_power(e, 3, |e| e * e * e),
+                4 => whole_power(e, 4, |e| square(e * e)),
+                5 => whole_power(e, 5, |e| square(e * e) * e),
+                6 => whole_power(e, 6, |e| square(e * e) * (e * e)),
+                7 => whole_power(e, 7, |e| square(e * e) * (e * e) * e),
+                _ => whole_power(e, 8, |e| square(square(e * e))),
+            },
             Power::Near(off) => {
                 let e = e.iter().flatten().zip(x.iter().flatten());
                 e.filter(|(e, _)| **e > 0.0)
@@ -154,45 +165,163 @@ fn reduced(
     }
     Sums {
         max,
-        sum,
-        weighted,
+        sum: totals.sum,
+        weighted: totals.weighted,
         spread,
-        cross,
-        back,
+        cross: totals.cross,
+        back: totals.back,
         above,
     }
 }
 
-/// The largest; NaN if one is NaN or +∞.
+/// The largest of each lane; numbers that are none do not count.
 #[inline(always)]
-fn largest(x: &[[f32; LANES]]) -> f32 {
+fn largest(z: &[f32]) -> [f32; LANES] {
     let mut max = [f32::NEG_INFINITY; LANES];
-    let mut bad = [0u32; LANES];
-    for x in x {
+    let (chunks, rest) = z.as_chunks::<LANES>();
+    for z in chunks {
         for i in 0..LANES {
-            max[i] = if x[i] > max[i] { x[i] } else { max[i] };
-            // NaN and +∞ alone are not less than +∞.
-            bad[i] |= u32::from(!matches!(
-                x[i].partial_cmp(&f32::INFINITY),
-                Some(std::cmp::Ordering::Less)
-            ));
+            max[i] = if z[i] > max[i] { z[i] } else { max[i] };
         }
     }
-    if bad.iter().any(|b| *b > 0) {
-        return f32::NAN;
+    for (max, z) in max.iter_mut().zip(rest) {
+        *max = max.max(*z);
     }
-    max.into_iter().fold(f32::NEG_INFINITY, f32::max)
+    max
+}
+
+/// The smallest, likewise.
+#[inline(always)]
+fn smallest(z: &[f32]) -> f32 {
+    let mut min = [f32::INFINITY; LANES];
+    let (chunks, rest) = z.as_chunks::<LANES>();
+    for z in chunks {
+        for i in 0..LANES {
+            min[i] = if z[i] < min[i] { z[i] } else { min[i] };
+        }
+    }
+    min.iter()
+        .chain(rest)
+        .copied()
+        .fold(f32::INFINITY, f32::min)
+}
+
+/// (z − max) · inverse, −∞ beyond the end.
+#[inline(always)]
+fn shift(z: &[f32], max: f32, inverse: f32, x: &mut [[f32; LANES]]) {
+    let (chunks, rest) = z.as_chunks::<LANES>();
+    for (x, z) in x.iter_mut().zip(chunks) {
+        for i in 0..LANES {
+            x[i] = (z[i] - max) * inverse;
+        }
+    }
+    if let Some(x) = x.get_mut(chunks.len()) {
+        *x = [f32::NEG_INFINITY; LANES];
+        for (x, z) in x.iter_mut().zip(rest) {
+            *x = (z - max) * inverse;
+        }
+    }
+}
+
+/// eˣ and its root. Of what would leave the normal numbers, which is slow, nothing is left.
+#[inline(always)]
+fn exp_and_root(x: f32) -> (f32, f32) {
+    let root = exp(0.5 * x);
+    let root = if x < -87.0 { 0.0 } else { root };
+    (root * root, root)
+}
+
+/// Sums of a block's terms.
+#[derive(Clone, Copy, Default)]
+struct Totals {
+    sum: f64,
+    weighted: f64,
+    cross: f64,
+    back: f64,
+    /// Σe^(x/2).
+    half: f64,
+}
+
+/// eˣ to `e`, and the sums of a row by itself. With `WHOLE` no logit is −∞, so that nothing is 0 · ∞.
+#[inline(always)]
+fn alone<const WHOLE: bool>(x: &[[f32; LANES]], e: &mut [[f32; LANES]]) -> Totals {
+    let mut sums = [[0.0f32; LANES]; 3];
+    for (x, e) in x.iter().zip(e) {
+        for i in 0..LANES {
+            let (power, root) = exp_and_root(x[i]);
+            e[i] = power;
+            sums[0][i] += power;
+            sums[1][i] += weighed::<WHOLE>(power, x[i]);
+            sums[2][i] += root;
+        }
+    }
+    let [sum, weighted, half] = sums.map(|lanes| across(&lanes));
+    Totals {
+        sum,
+        weighted,
+        half,
+        ..Totals::default()
+    }
+}
+
+/// The same with the sums that compare it with another.
+#[inline(always)]
+fn with_other<const WHOLE: bool>(
+    x: &[[f32; LANES]],
+    e: &mut [[f32; LANES]],
+    other: &Shifted,
+) -> Totals {
+    let mut sums = [[0.0f32; LANES]; 5];
+    for (((x, e), x_other), e_other) in x.iter().zip(e).zip(&other.x).zip(&other.e) {
+        for i in 0..LANES {
+            let (power, root) = exp_and_root(x[i]);
+            e[i] = power;
+            sums[0][i] += power;
+            sums[1][i] += weighed::<WHOLE>(power, x[i]);
+            sums[2][i] += root;
+            sums[3][i] += weighed::<WHOLE>(power, x_other[i]);
+            sums[4][i] += weighed::<WHOLE>(e_other[i], x[i]);
+        }
+    }
+    let [sum, weighted, half, cross, back] = sums.map(|lanes| across(&lanes));
+    Totals {
+        sum,
+        weighted,
+        cross,
+        back,
+        half,
+    }
 }
 
 #[inline(always)]
-fn count_above(x: &[[f32; LANES]], target: f32) -> u32 {
+fn weighed<const WHOLE: bool>(e: f32, x: f32) -> f32 {
+    if WHOLE || e > 0.0 { e * x } else { 0.0 }
+}
+
+/// Σ power(e).
+#[inline(always)]
+fn whole_power(e: &[[f32; LANES]], order: u32, power: impl Fn(f32) -> f32) -> f64 {
+    // Smaller ones would leave the normal numbers, which is slow, and count for nothing.
+    let least = exp(-87.0 / order as f32);
+    total(e, e, |e, _| power(if e > least { e } else { 0.0 }))
+}
+
+#[inline(always)]
+fn square(x: f32) -> f32 {
+    x * x
+}
+
+#[inline(always)]
+fn count_above(z: &[f32], target: f32) -> u32 {
     let mut count = [0u32; LANES];
-    for x in x {
+    let (chunks, rest) = z.as_chunks::<LANES>();
+    for z in chunks {
         for i in 0..LANES {
-            count[i] += u32::from(x[i] > target);
+            count[i] += u32::from(z[i] > target);
         }
     }
-    count.iter().sum()
+    let rest = rest.iter().map(|z| u32::from(*z > target));
+    count.into_iter().chain(rest).sum()
 }
 
 /// Σ f(a, b): lane by lane in f32 (a block is short), then in f64.
@@ -204,65 +333,55 @@ fn total(a: &[[f32; LANES]], b: &[[f32; LANES]], f: impl Fn(f32, f32) -> f32) ->
             sums[i] += f(a[i], b[i]);
         }
     }
-    sums.iter().map(|s| f64::from(*s)).sum()
+    across(&sums)
 }
 
-/// Several such sums of the same numbers in one go: each waits for itself alone.
 #[inline(always)]
-fn totals<const N: usize>(
-    [a, b, c, d]: [&[[f32; LANES]]; 4],
-    f: impl Fn(f32, f32, f32, f32) -> [f32; N],
-) -> [f64; N] {
-    let mut sums = [[0.0f32; LANES]; N];
-    for (((a, b), c), d) in a.iter().zip(b).zip(c).zip(d) {
-        for i in 0..LANES {
-            let terms = f(a[i], b[i], c[i], d[i]);
-            for n in 0..N {
-                sums[n][i] += terms[n];
-            }
-        }
-    }
-    sums.map(|sums| sums.iter().map(|s| f64::from(*s)).sum())
+fn across(lanes: &[f32; LANES]) -> f64 {
+    lanes.iter().map(|s| f64::from(*s)).sum()
 }
 
-/// `e` to a small whole power.
+compiled! {
+    /// Put the logits of a block that beat the worst of the `k` best so far in their place; `first` is the id of the first.
+    /// Best first, ties to the lower id, none that are not finite.
+    pub(crate) fn rank(z: &[f32], first: u32, k: usize, best: &mut Vec<(u32, f32)>) = ranked;
+}
+
 #[inline(always)]
-fn whole(e: f32, power: u32) -> f32 {
-    let square = e * e;
-    match power {
-        2 => square,
-        3 => square * e,
-        4 => square * square,
-        5 => square * square * e,
-        6 => square * square * square,
-        7 => square * square * square * e,
-        _ => {
-            let fourth = square * square;
-            fourth * fourth
-        }
-    }
-}
-
-/// Put the logits of a block that beat the worst of the `k` best so far in their place; `first` is the id of the first.
-/// Best first, ties to the lower id, none that are not finite.
-pub(crate) fn rank(z: &[f32], first: u32, k: usize, best: &mut Vec<(u32, f32)>) {
+fn ranked(z: &[f32], first: u32, k: usize, best: &mut Vec<(u32, f32)>) {
     let bar = |best: &Vec<(u32, f32)>| match best.get(k.wrapping_sub(1)) {
         Some((_, z)) => *z,
         None => f32::NEG_INFINITY,
     };
     let mut least = bar(best);
-    for (i, chunk) in z.chunks(LANES).enumerate() {
+    if least == f32::NEG_INFINITY && (1..=LANES).contains(&k) {
+        // Of as many lanes the largest are at least so large: none below the least of them is among the best.
+        let mut lanes = largest(z);
+        lanes.sort_unstable_by(|a, b| b.total_cmp(a));
+        let kth = lanes[k - 1];
+        if kth.is_finite() {
+            least = kth.next_down();
+        }
+    }
+    let mut take = |least: f32, at: usize, z: f32| {
+        if z > least && z < f32::INFINITY {
+            let place = best.partition_point(|b| b.1 >= z);
+            best.insert(place, (first + at as u32, z));
+            best.truncate(k);
+        }
+        bar(best).max(least)
+    };
+    let (chunks, rest) = z.as_chunks::<LANES>();
+    for (i, chunk) in chunks.iter().enumerate() {
         if !chunk.iter().fold(false, |any, z| any | (*z > least)) {
             continue;
         }
         for (j, z) in chunk.iter().enumerate() {
-            if *z > least {
-                let at = best.partition_point(|b| b.1 >= *z);
-                best.insert(at, (first + (i * LANES + j) as u32, *z));
-                best.truncate(k);
-                least = bar(best);
-            }
+            least = take(least, i * LANES + j, *z);
         }
+    }
+    for (j, z) in rest.iter().enumerate() {
+        least = take(least, chunks.len() * LANES + j, *z);
     }
 }
 
@@ -357,9 +476,13 @@ mod tests {
         let mut own = Shifted::new();
         let mut run = |z: &[f32]| reduce(z, 1.0, None, None, &[], &mut [], &mut own);
         for bad in [f32::NAN, f32::INFINITY] {
-            let mut z = vec![0.5; 40];
-            z[39] = bad;
-            assert!(run(&z).max.is_nan(), "{bad}");
+            for length in [1, 16, 40, BLOCK] {
+                let mut z = vec![0.5; length];
+                z[length - 1] = bad;
+                assert!(run(&z).max.is_nan(), "{bad}");
+                z.fill(bad);
+                assert!(run(&z).max.is_nan(), "{bad}");
+            }
         }
         let nothing = run(&[f32::NEG_INFINITY; 3]);
         assert_eq!((nothing.max, nothing.sum), (f32::NEG_INFINITY, 0.0));

@@ -6,124 +6,41 @@
 
 use super::lanes::Lanes;
 
-/// Bytes of a cache line, where it is not known better.
-const LINE: usize = 64;
-/// Groups of input rows up to which weights are read in one stream.
-const FEW: usize = 4;
+/// Weight rows that stay in the nearest cache while all input rows pass by.
+const TILE: usize = 48;
 
-/// All products of the rows of `tile` with the `rows` rows of `x` (both `columns` long), `out[row][weight row]`. `next` is
-/// what will be read from main memory after this tile: it is asked for on the way.
+/// All products of the rows of `w` with the `rows` rows of `x` (both `columns` long), `out[row][weight row]`.
 ///
 /// # Safety
 /// The processor must have the instructions of `L`.
 #[inline(always)]
 pub(super) unsafe fn products<L: Lanes>(
     x: &[f32],
-    tile: &[f32],
+    w: &[f32],
     columns: usize,
     out: &mut [&mut [f32]],
-    next: &[u8],
 ) {
-    let (rows, weights) = (out.len(), tile.len() / columns);
-    assert!(x.len() >= rows * columns && tile.len() == weights * columns);
+    let (rows, weights) = (out.len(), w.len() / columns);
+    assert!(x.len() >= rows * columns && w.len() == weights * columns);
     assert!(out.iter().all(|out| out.len() >= weights));
-    // SAFETY: the processor is the caller's; all indices of rows are below `rows` and `weights`, as asserted.
-    unsafe {
-        // Rows in groups of about the same size, none larger than a register tile.
-        let groups = rows.div_ceil(L::COLUMNS);
-        let steps = weights.div_ceil(L::ROWS) * groups * columns.div_ceil(16);
-        let mut job = Job {
-            x: x.as_ptr(),
-            w: tile.as_ptr(),
-            columns,
-            ahead: Ahead::over(next, steps),
-        };
-        let group = |i: usize| (i * rows / groups, (i + 1) * rows / groups);
-        if groups <= FEW {
-            // The input stays in the cache, weights pass by once.
-            let follows = next.as_ptr() == tile.as_ptr_range().end.cast();
-            let mut m = 0;
-            while m < weights {
-                let take = if weights - m >= L::ROWS { L::ROWS } else { 1 };
-                if follows {
-                    // The next few weight rows, wherever they are by then.
-                    let at: *const u8 = tile.as_ptr().wrapping_add((m + take) * columns).cast();
-                    job.ahead = Ahead {
-                        at,
-                        end: at.wrapping_add(take * columns * 4),
-                        lines: take.div_ceil(groups),
-                    };
-                }
-                for i in 0..groups {
-                    let (from, to) = group(i);
-                    job.group::<L>(m, take, from, to - from, out);
-                }
+    // Rows in groups of about the same size, none larger than a register tile.
+    let groups = rows.div_ceil(L::COLUMNS);
+    let job = Job {
+        x: x.as_ptr(),
+        w: w.as_ptr(),
+        columns,
+    };
+    for first in (0..weights).step_by(TILE) {
+        let end = weights.min(first + TILE);
+        for i in 0..groups {
+            let (from, to) = (i * rows / groups, (i + 1) * rows / groups);
+            let mut m = first;
+            while m < end {
+                let take = if end - m >= L::ROWS { L::ROWS } else { 1 };
+                // SAFETY: the processor is the caller's; all indices of rows are below `rows` and `weights`.
+                unsafe { job.group::<L>(m, take, from, to - from, out) }
                 m += take;
             }
-        } else {
-            // A group of input rows stays in the cache while all weights of the tile pass by.
-            for i in 0..groups {
-                let (from, to) = group(i);
-                let mut m = 0;
-                while m < weights {
-                    let take = if weights - m >= L::ROWS { L::ROWS } else { 1 };
-                    job.group::<L>(m, take, from, to - from, out);
-                    m += take;
-                }
-            }
-        }
-    }
-}
-
-/// Memory that will be read soon, asked for a few cache lines a step.
-#[derive(Clone, Copy)]
-pub(super) struct Ahead {
-    at: *const u8,
-    end: *const u8,
-    /// One a step, two or four.
-    lines: usize,
-}
-
-impl Ahead {
-    /// All of `next` within `steps`, or what can be had in them.
-    pub(super) fn over(next: &[u8], steps: usize) -> Self {
-        Self {
-            at: next.as_ptr(),
-            end: next.as_ptr().wrapping_add(next.len()),
-            lines: next.len().div_ceil(LINE).div_ceil(steps.max(1)),
-        }
-    }
-
-    /// Whether all of it was asked for.
-    pub(super) fn is_over(&self) -> bool {
-        self.at >= self.end
-    }
-
-    /// One line, of whatever is there beyond the end.
-    #[inline(always)]
-    pub(super) unsafe fn line<L: Lanes>(&mut self) {
-        // SAFETY: the caller's.
-        unsafe { L::prefetch(self.at) }
-        self.at = self.at.wrapping_add(LINE);
-    }
-
-    #[inline(always)]
-    pub(super) unsafe fn step<L: Lanes>(&mut self) {
-        if self.at < self.end {
-            // SAFETY: the caller's.
-            unsafe {
-                L::prefetch(self.at);
-                if self.lines > 1 {
-                    L::prefetch(self.at.wrapping_add(LINE));
-                    self.at = self.at.wrapping_add(LINE);
-                }
-                if self.lines > 2 {
-                    L::prefetch(self.at.wrapping_add(LINE));
-                    L::prefetch(self.at.wrapping_add(2 * LINE));
-                    self.at = self.at.wrapping_add(2 * LINE);
-                }
-            }
-            self.at = self.at.wrapping_add(LINE);
         }
     }
 }
@@ -132,14 +49,13 @@ struct Job {
     x: *const f32,
     w: *const f32,
     columns: usize,
-    ahead: Ahead,
 }
 
 impl Job {
     /// Weight rows `m..m + take` with input rows `n..n + count`, where `take` is 1 or all of a register tile.
     #[inline(always)]
     unsafe fn group<L: Lanes>(
-        &mut self,
+        &self,
         m: usize,
         take: usize,
         n: usize,
@@ -169,7 +85,7 @@ impl Job {
 
     #[inline(always)]
     unsafe fn tile<L: Lanes, const R: usize, const C: usize>(
-        &mut self,
+        &self,
         m: usize,
         n: usize,
         out: &mut [&mut [f32]],
@@ -184,7 +100,7 @@ impl Job {
             for (c, x) in x.iter_mut().enumerate() {
                 *x = x.add((n + c) * self.columns);
             }
-            let sums = L::tile::<R, C>(w, x, self.columns, &mut self.ahead);
+            let sums = L::tile::<R, C>(w, x, self.columns);
             for (c, sums) in sums.iter().enumerate() {
                 out[n + c][m..m + R].copy_from_slice(sums);
             }
@@ -201,11 +117,10 @@ pub(super) unsafe fn sums<L: Lanes, const R: usize, const C: usize>(
     w: [*const f32; R],
     x: [*const f32; C],
     columns: usize,
-    ahead: &mut Ahead,
 ) -> [[f32; R]; C] {
     // SAFETY: the caller's.
     unsafe {
-        let acc = dots::<L, R, C>(w, x, columns, ahead);
+        let acc = dots::<L, R, C>(w, x, columns);
         reduced::<L, R, C>(&acc)
     }
 }
@@ -255,26 +170,15 @@ unsafe fn dots<L: Lanes, const R: usize, const C: usize>(
     w: [*const f32; R],
     x: [*const f32; C],
     columns: usize,
-    ahead: &mut Ahead,
 ) -> [[L; C]; R] {
     let whole = columns / 16 * 16;
     // SAFETY: every pointer is followed by `columns` numbers, as the caller promises.
     unsafe {
         let mut acc = [[L::zero(); C]; R];
         let mut k = 0;
-        if ahead.at < ahead.end {
-            let mut following = *ahead;
-            while k < whole {
-                step::<L, R, C>(&mut acc, &w, &x, k);
-                following.step::<L>();
-                k += 16;
-            }
-            *ahead = following;
-        } else {
-            while k < whole {
-                step::<L, R, C>(&mut acc, &w, &x, k);
-                k += 16;
-            }
+        while k < whole {
+            step::<L, R, C>(&mut acc, &w, &x, k);
+            k += 16;
         }
         if whole < columns {
             // What is beyond the end adds products of zeros.

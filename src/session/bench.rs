@@ -3,6 +3,7 @@
 use super::{Generation, Job, Prompt};
 use crate::error::{Error, Result};
 use crate::lens::Lens;
+use crate::model::crew;
 use crate::model::decoder::{Row, Taps};
 use crate::model::{Model, peak};
 use serde::Serialize;
@@ -185,27 +186,31 @@ pub fn steps(
     let mut times = Vec::with_capacity(plan.new_tokens);
     for _ in 0..plan.new_tokens {
         let began = Instant::now();
-        let mut rows: Vec<Row<'_>> = states
-            .iter_mut()
-            .zip(&last)
-            .map(|(state, token)| Row::new(std::slice::from_ref(token), Some(state)))
-            .collect();
-        let traced = decoder.forward(&mut rows, taps)?;
-        drop(rows);
-        let next: Vec<u32> = if with_lens {
-            let opened = lens.open(decoder, &traced, 0..branches)?;
-            let next: Vec<u32> = (0..branches)
-                .map(|b| best(opened.final_logits(b)))
+        let next = crew::with(|| -> Result<Vec<u32>> {
+            let mut rows: Vec<Row<'_>> = states
+                .iter_mut()
+                .zip(&last)
+                .map(|(state, token)| Row::new(std::slice::from_ref(token), Some(state)))
                 .collect();
-            let targets: Vec<Option<u32>> = next.iter().copied().map(Some).collect();
-            std::hint::black_box(lens.read(&opened, &targets)?);
-            next
-        } else {
-            let logits: Vec<Vec<f32>> = decoder
-                .head(&decoder.final_norm(&traced.last)?)?
-                .to_vec2()?;
-            logits.iter().map(|z| best(z)).collect()
-        };
+            let traced = decoder.forward(&mut rows, taps)?;
+            drop(rows);
+            let next: Vec<u32> = if with_lens {
+                let opened = lens.open(decoder, &traced, 0..branches)?;
+                let next: Vec<u32> = (0..branches)
+                    .map(|b| best(opened.final_logits(b)))
+                    .collect();
+                let targets: Vec<Option<u32>> = next.iter().copied().map(Some).collect();
+                std::hint::black_box(lens.read(&opened, &targets)?);
+                lens.close(opened);
+                next
+            } else {
+                let logits: Vec<Vec<f32>> = decoder
+                    .head(&decoder.final_norm(&traced.last)?)?
+                    .to_vec2()?;
+                logits.iter().map(|z| best(z)).collect()
+            };
+            Ok(next)
+        })?;
         times.push(began.elapsed());
         last = next;
     }

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::lens::{Lens, Opened, Which, attention};
 use crate::model::cache::State;
 use crate::model::decoder::{Row, Taps, Traced};
-use crate::model::{Intervention, Model, Sampler, Sampling};
+use crate::model::{Intervention, Model, Sampler, Sampling, crew};
 use crate::steer::Plan;
 use crate::trace::{Attention, Cells, Kind, Pairing, Side, Token};
 use std::ops::{ControlFlow, Range};
@@ -632,7 +632,7 @@ pub fn compare(
             }));
         }
         let mut emit = |side: Side, event: Event| stop |= on_event(side, event).is_break();
-        if let Some(ended) = comparison.advance(model, &mut emit)? {
+        if let Some(ended) = crew::with(|| comparison.advance(model, &mut emit))? {
             return Ok(ended);
         }
     }

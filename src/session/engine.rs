@@ -8,7 +8,7 @@ use super::sets::{SetJob, Sets};
 use super::sweep::{Sweep, Swept};
 use super::work::Work;
 use crate::error::{Error, Result};
-use crate::model::{LoadOptions, Model};
+use crate::model::{LoadOptions, Model, crew};
 use crate::steer::{Plan, Spec, Strengths};
 use crate::trace::Pairing;
 use std::ops::{ControlFlow, Range};
@@ -439,7 +439,7 @@ impl Worker {
         };
         let ended = match run.mode {
             Mode::Paused | Mode::Settling => run.work.fill(model, &mut emit).map(|()| None),
-            _ => run.work.advance(model, &mut emit),
+            _ => crew::with(|| run.work.advance(model, &mut emit)),
         };
         match ended {
             Ok(Some(why)) => {
@@ -489,7 +489,8 @@ pub fn run(
         let ended = if stop {
             Some(Finish::Stopped)
         } else {
-            generation.advance(model, &mut |event| stop |= on_event(event).is_break())?
+            let mut emit = |event| stop |= on_event(event).is_break();
+            crew::with(|| generation.advance(model, &mut emit))?
         };
         if let Some(why) = ended {
             // Nothing is left to break off.

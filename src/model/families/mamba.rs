@@ -10,6 +10,7 @@ use super::{Body, Family};
 use crate::error::Result;
 use crate::model::backend::Backend;
 use crate::model::config::{DecoderConfig, Fields, LayerKind, Norm};
+use crate::model::crew;
 use crate::model::layers::{Block, CausalConv, NormLayer, Pass};
 use crate::model::linear::Linear;
 use crate::model::ops::with_slice;
@@ -17,7 +18,9 @@ use crate::model::twins::scan;
 use crate::model::vectors::exp;
 use crate::model::weights::Loader;
 use candle_core::{Device, Tensor};
-use rayon::prelude::*;
+
+/// Channels that a thread takes at a time.
+const TOGETHER: usize = 16;
 
 /// A state space forgets, it does not end: what stands for "no limit" where a number is needed.
 pub(super) const NO_LIMIT: usize = 1 << 24;
@@ -226,27 +229,33 @@ impl Mamba {
         let (inner, n) = (self.config.inner, self.config.state);
         with_slice(&self.a, |a| {
             with_slice(&self.d, |d| {
-                state
-                    .par_chunks_exact_mut(n)
-                    .with_min_len(16)
-                    .enumerate()
-                    .map(|(channel, state)| {
-                        let a = &a[channel * n..(channel + 1) * n];
-                        (0..x.len() / inner)
-                            .map(|t| {
-                                let at = t * inner + channel;
-                                let (x, step) = (x[at], softplus(dt[at]));
-                                let mut y = 0.0f32;
-                                for i in 0..n {
-                                    state[i] =
-                                        exp(step * a[i]) * state[i] + step * b[t * n + i] * x;
-                                    y += state[i] * c[t * n + i];
-                                }
-                                y + d[channel] * x
-                            })
-                            .collect()
-                    })
-                    .collect()
+                let run = |channel: usize, state: &mut [f32]| {
+                    let a = &a[channel * n..(channel + 1) * n];
+                    let tokens = 0..x.len() / inner;
+                    tokens
+                        .map(|t| {
+                            let at = t * inner + channel;
+                            let (x, step) = (x[at], softplus(dt[at]));
+                            let mut y = 0.0f32;
+                            for i in 0..n {
+                                state[i] = exp(step * a[i]) * state[i] + step * b[t * n + i] * x;
+                                y += state[i] * c[t * n + i];
+                            }
+                            y + d[channel] * x
+                        })
+                        .collect()
+                };
+                let mut all: Vec<(&mut [f32], Vec<f32>)> = state
+                    .chunks_exact_mut(n)
+                    .map(|state| (state, Vec::new()))
+                    .collect();
+                let mut some: Vec<_> = all.chunks_mut(TOGETHER).collect();
+                crew::each(&mut some, |first, channels| {
+                    for (i, (state, out)) in channels.iter_mut().enumerate() {
+                        *out = run(first * TOGETHER + i, state);
+                    }
+                });
+                all.into_iter().map(|(_, out)| out).collect()
             })
         })?
     }

@@ -11,13 +11,13 @@ use super::{Body, Family};
 use crate::error::Result;
 use crate::model::backend::Backend;
 use crate::model::config::{DecoderConfig, Fields, Norm};
+use crate::model::crew;
 use crate::model::layers::{Block, CausalConv, NormLayer, Pass};
 use crate::model::linear::Linear;
 use crate::model::twins::scan::{self, Dual};
 use crate::model::vectors::exp;
 use crate::model::weights::Loader;
 use candle_core::{Device, Tensor};
-use rayon::prelude::*;
 
 /// Sizes of a Mamba 2 mixer.
 #[derive(Clone, Debug, PartialEq)]
@@ -294,32 +294,31 @@ impl Mixer {
         let c = &self.config;
         let (inner, convolved, n, p) = (c.inner(), c.convolved(), c.state, c.head_dim);
         let (least, most) = (c.step.0 as f32, c.step.1 as f32);
-        state
-            .par_chunks_exact_mut(p * n)
-            .enumerate()
-            .map(|(h, state)| {
-                let group = h / (c.heads / c.groups);
-                let mut out = Vec::with_capacity(dt.len() / c.heads * p);
-                for (token, dt) in seen.chunks_exact(convolved).zip(dt.chunks_exact(c.heads)) {
-                    let x = &token[h * p..(h + 1) * p];
-                    let b = &token[inner + group * n..inner + (group + 1) * n];
-                    let from = inner + (c.groups + group) * n;
-                    let of_c = &token[from..from + n];
-                    let step = softplus(dt[h] + self.dt_bias[h]).max(least).min(most);
-                    let decay = exp(step * self.a[h]);
-                    for (x, state) in x.iter().zip(state.chunks_exact_mut(n)) {
-                        let enters = step * x;
-                        let mut y = 0.0f32;
-                        for ((s, b), c) in state.iter_mut().zip(b).zip(of_c) {
-                            *s = *s * decay + enters * b;
-                            y += *s * c;
-                        }
-                        out.push(y + self.d[h] * x);
+        let mut heads: Vec<(&mut [f32], Vec<f32>)> = state
+            .chunks_exact_mut(p * n)
+            .map(|state| (state, Vec::with_capacity(dt.len() / c.heads * p)))
+            .collect();
+        crew::each(&mut heads, |h, (state, out)| {
+            let group = h / (c.heads / c.groups);
+            for (token, dt) in seen.chunks_exact(convolved).zip(dt.chunks_exact(c.heads)) {
+                let x = &token[h * p..(h + 1) * p];
+                let b = &token[inner + group * n..inner + (group + 1) * n];
+                let from = inner + (c.groups + group) * n;
+                let of_c = &token[from..from + n];
+                let step = softplus(dt[h] + self.dt_bias[h]).max(least).min(most);
+                let decay = exp(step * self.a[h]);
+                for (x, state) in x.iter().zip(state.chunks_exact_mut(n)) {
+                    let enters = step * x;
+                    let mut y = 0.0f32;
+                    for ((s, b), c) in state.iter_mut().zip(b).zip(of_c) {
+                        *s = *s * decay + enters * b;
+                        y += *s * c;
                     }
+                    out.push(y + self.d[h] * x);
                 }
-                out
-            })
-            .collect()
+            }
+        });
+        heads.into_iter().map(|(_, out)| out).collect()
     }
 
     /// y ← norm(y · silu(gate)), group by group.

@@ -57,6 +57,15 @@ unsafe impl Lanes for Neon {
     }
 
     #[inline(always)]
+    unsafe fn mul(mut self, other: Self) -> Self {
+        for i in 0..4 {
+            // SAFETY: as above.
+            self.0[i] = unsafe { vmulq_f32(self.0[i], other.0[i]) };
+        }
+        self
+    }
+
+    #[inline(always)]
     unsafe fn add_product(mut self, a: Self, b: Self) -> Self {
         for i in 0..4 {
             // SAFETY: as above.

@@ -1,12 +1,14 @@
-//! Sixteen running sums of a dot product, in the registers of whatever the processor has.
+//! Sixteen running sums in the registers of whatever the processor has.
 //!
-//! Every set adds the same numbers in the same order: lane i takes the columns i, i + 16, i + 32, …, and the lanes are
-//! added by halves (i + 8, then i + 4, i + 2, i + 1). The sets with a fused multiply-add round alike, so AVX2 and AVX-512
-//! agree to the last bit; without one the products are rounded too.
+//! Every set adds the same numbers in the same order. In panels ([`super::panels`]) each lane is an output of its own. In a
+//! dot product ([`super::tiles`]) lane i takes the columns i, i + 16, i + 32, …, and the lanes are added by halves (i + 8,
+//! then i + 4, i + 2, i + 1). The sets with a fused multiply-add round alike, so AVX2 and AVX-512 agree to the last bit;
+//! without one the products are rounded too.
 #![allow(unsafe_code)]
 
-use super::tiles::Ahead;
-use super::{panels, q8, tiles};
+use super::panels::sums::{self, Columns, Soon};
+use super::tiles;
+use half::{bf16, f16};
 
 #[cfg(target_arch = "aarch64")]
 pub(super) mod arm;
@@ -22,10 +24,13 @@ pub(super) unsafe trait Lanes: Copy {
     const ROWS: usize;
     /// Most input rows of a register tile, at most 6.
     const COLUMNS: usize;
-    /// Lanes side by side in a panel of weights: 1 or 2.
+    /// Lanes of a panel's column that are summed at once: 1 or 2.
     const PANEL: usize;
-    /// Most input rows that are multiplied with a panel at once, at most 12.
+    /// Most input rows that are multiplied with a panel at once, at most 12. If a few more are all there are, one group is
+    /// as good: see [`Self::MOST`].
     const MANY: usize;
+    /// Most input rows of a single group, at most 14.
+    const MOST: usize = Self::MANY;
 
     /// All zero.
     unsafe fn zero() -> Self;
@@ -36,17 +41,34 @@ pub(super) unsafe trait Lanes: Copy {
     /// Sixteen times the number at `from`.
     unsafe fn splat(from: *const f32) -> Self;
 
-    /// `scale` times the 16 whole numbers at `from`.
+    /// The 16 numbers at `from`, which need no alignment.
     #[inline(always)]
-    unsafe fn scaled(from: *const i8, scale: f32) -> Self {
-        let mut numbers = [0.0f32; 16];
+    unsafe fn load_f16(from: *const f16) -> Self {
         // SAFETY: the caller gives 16 numbers.
-        unsafe {
-            for (i, number) in numbers.iter_mut().enumerate() {
-                *number = scale * f32::from(*from.add(i));
-            }
-            Self::load(numbers.as_ptr())
-        }
+        let halves = unsafe { from.cast::<[f16; 16]>().read_unaligned() };
+        let numbers = halves.map(f16::to_f32);
+        // SAFETY: the caller's.
+        unsafe { Self::load(numbers.as_ptr()) }
+    }
+
+    /// The 16 numbers at `from`, which need no alignment.
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const bf16) -> Self {
+        // SAFETY: the caller gives 16 numbers.
+        let halves = unsafe { from.cast::<[bf16; 16]>().read_unaligned() };
+        // A bf16 is the upper half of its f32.
+        let numbers = halves.map(|v| f32::from_bits(u32::from(v.to_bits()) << 16));
+        // SAFETY: the caller's.
+        unsafe { Self::load(numbers.as_ptr()) }
+    }
+
+    /// The 16 whole numbers at `from`.
+    #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> Self {
+        // SAFETY: the caller gives 16 numbers.
+        let numbers = unsafe { from.cast::<[i8; 16]>().read() }.map(f32::from);
+        // SAFETY: the caller's.
+        unsafe { Self::load(numbers.as_ptr()) }
     }
 
     /// Write the 16 numbers to `to`, which needs no alignment.
@@ -55,29 +77,11 @@ pub(super) unsafe trait Lanes: Copy {
     /// `self + other`.
     unsafe fn add(self, other: Self) -> Self;
 
+    /// `self · other`.
+    unsafe fn mul(self, other: Self) -> Self;
+
     /// `self + a · b`.
     unsafe fn add_product(self, a: Self, b: Self) -> Self;
-
-    /// Sixteen rows as sixteen columns.
-    #[inline(always)]
-    unsafe fn transposed(rows: [Self; 16]) -> [Self; 16] {
-        let mut numbers = [[0.0f32; 16]; 16];
-        let mut out = rows;
-        // SAFETY: the caller's; every array has 16 numbers.
-        unsafe {
-            for (row, numbers) in rows.iter().zip(&mut numbers) {
-                row.store(numbers.as_mut_ptr());
-            }
-            for (column, out) in out.iter_mut().enumerate() {
-                let mut line = [0.0f32; 16];
-                for (line, numbers) in line.iter_mut().zip(&numbers) {
-                    *line = numbers[column];
-                }
-                *out = Self::load(line.as_ptr());
-            }
-        }
-        out
-    }
 
     /// The sums of the lanes of four.
     unsafe fn sums(four: [Self; 4]) -> [f32; 4];
@@ -100,9 +104,15 @@ pub(super) unsafe trait Lanes: Copy {
         out
     }
 
-    /// Ask for the memory at `at`, which may lie anywhere.
+    /// Ask for the memory at `at`, which may lie anywhere, for a little later.
     #[inline(always)]
-    unsafe fn prefetch(at: *const u8) {
+    unsafe fn prefetch_far(at: *const u8) {
+        let _ = at;
+    }
+
+    /// The same for very soon.
+    #[inline(always)]
+    unsafe fn prefetch_near(at: *const u8) {
         let _ = at;
     }
 
@@ -115,40 +125,24 @@ pub(super) unsafe trait Lanes: Copy {
         w: [*const f32; R],
         x: [*const f32; C],
         columns: usize,
-        ahead: &mut Ahead,
     ) -> [[f32; R]; C] {
         // SAFETY: the caller's.
-        unsafe { tiles::sums::<Self, R, C>(w, x, columns, ahead) }
+        unsafe { tiles::sums::<Self, R, C>(w, x, columns) }
     }
 
-    /// [`q8::sums`] in a function of its own.
+    /// [`sums::sums`] in a function of its own, for the same reason.
     ///
     /// # Safety
     /// As there.
     #[inline(always)]
-    unsafe fn q8_tile<const R: usize, const C: usize>(
-        w: [*const u8; R],
-        x: [*const f32; C],
-        blocks: usize,
-        ahead: &mut Ahead,
-    ) -> [[f32; R]; C] {
-        // SAFETY: the caller's.
-        unsafe { q8::sums::<Self, R, C>(w, x, blocks, ahead) }
-    }
-
-    /// [`panels::sums`] in a function of its own, for the same reason.
-    ///
-    /// # Safety
-    /// As there.
-    #[inline(always)]
-    unsafe fn panel<const P: usize, const C: usize>(
-        w: *const f32,
+    unsafe fn panel<W: Columns, const P: usize, const C: usize, const AHEAD: bool>(
+        w: W,
         x: *const f32,
-        steps: usize,
-        ahead: &mut Ahead,
+        columns: usize,
+        soon: Soon,
     ) -> [[Self; P]; C] {
         // SAFETY: the caller's.
-        unsafe { panels::sums::<Self, P, C>(w, x, steps, ahead) }
+        unsafe { sums::sums::<Self, W, P, C, AHEAD>(w, x, columns, soon) }
     }
 }
 
@@ -191,6 +185,14 @@ unsafe impl Lanes for Plain {
     unsafe fn add(mut self, other: Self) -> Self {
         for i in 0..16 {
             self.0[i] += other.0[i];
+        }
+        self
+    }
+
+    #[inline(always)]
+    unsafe fn mul(mut self, other: Self) -> Self {
+        for i in 0..16 {
+            self.0[i] *= other.0[i];
         }
         self
     }

@@ -1,39 +1,55 @@
 //! AVX2 with fused multiply-add, and AVX-512.
 
-use super::super::tiles::Ahead;
-use super::super::{panels, q8, tiles};
+use super::super::panels::sums::{self, Columns, Soon};
+use super::super::tiles;
 use super::Lanes;
+use half::{bf16, f16};
 use std::arch::x86_64::*;
 
 /// The loops of a set, each in a function of its own that is compiled for the features: inlined into one, the registers would
 /// not suffice for the sums.
 macro_rules! own_functions {
     ($set:ident, $features:literal) => {
-        own_functions!($set, $features, tile, tiles, R,
-            (w: [*const f32; R], x: [*const f32; C], columns: usize), [[f32; R]; C]);
-        own_functions!($set, $features, q8_tile, q8, R,
-            (w: [*const u8; R], x: [*const f32; C], blocks: usize), [[f32; R]; C]);
-        own_functions!($set, $features, panel, panels, P,
-            (w: *const f32, x: *const f32, steps: usize), [[$set; P]; C]);
-    };
-    ($set:ident, $features:literal, $name:ident, $module:ident, $n:ident,
-        ($($arg:ident: $of:ty),*), $out:ty) => {
         #[inline(always)]
-        unsafe fn $name<const $n: usize, const C: usize>(
-            $($arg: $of,)*
-            ahead: &mut Ahead,
-        ) -> $out {
+        unsafe fn tile<const R: usize, const C: usize>(
+            w: [*const f32; R],
+            x: [*const f32; C],
+            columns: usize,
+        ) -> [[f32; R]; C] {
             #[target_feature(enable = $features)]
             #[inline(never)]
-            unsafe fn own<const $n: usize, const C: usize>(
-                $($arg: $of,)*
-                ahead: &mut Ahead,
-            ) -> $out {
+            unsafe fn own<const R: usize, const C: usize>(
+                w: [*const f32; R],
+                x: [*const f32; C],
+                columns: usize,
+            ) -> [[f32; R]; C] {
                 // SAFETY: the caller's; the processor has the features of this function.
-                unsafe { $module::sums::<$set, $n, C>($($arg,)* ahead) }
+                unsafe { tiles::sums::<$set, R, C>(w, x, columns) }
             }
             // SAFETY: the caller's.
-            unsafe { own::<$n, C>($($arg,)* ahead) }
+            unsafe { own::<R, C>(w, x, columns) }
+        }
+
+        #[inline(always)]
+        unsafe fn panel<W: Columns, const P: usize, const C: usize, const AHEAD: bool>(
+            w: W,
+            x: *const f32,
+            columns: usize,
+            soon: Soon,
+        ) -> [[Self; P]; C] {
+            #[target_feature(enable = $features)]
+            #[inline(never)]
+            unsafe fn own<W: Columns, const P: usize, const C: usize, const AHEAD: bool>(
+                w: W,
+                x: *const f32,
+                columns: usize,
+                soon: Soon,
+            ) -> [[$set; P]; C] {
+                // SAFETY: the caller's; the processor has the features of this function.
+                unsafe { sums::sums::<$set, W, P, C, AHEAD>(w, x, columns, soon) }
+            }
+            // SAFETY: the caller's.
+            unsafe { own::<W, P, C, AHEAD>(w, x, columns, soon) }
         }
     };
 }
@@ -70,37 +86,9 @@ unsafe fn eights(a: __m256, b: __m256, c: __m256, d: __m256) -> [f32; 4] {
     }
 }
 
-/// Eight rows of eight as columns.
-#[inline(always)]
-unsafe fn eight_by_eight(r: [__m256; 8]) -> [__m256; 8] {
-    // SAFETY: the caller's.
-    unsafe {
-        // Numbers of neighbouring rows side by side, then pairs, then halves.
-        let mut pairs = r;
-        for i in (0..8).step_by(2) {
-            pairs[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
-            pairs[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
-        }
-        let mut fours = r;
-        for i in (0..8).step_by(4) {
-            for j in 0..2 {
-                let (a, b) = (pairs[i + j], pairs[i + j + 2]);
-                fours[i + 2 * j] = _mm256_shuffle_ps::<0x44>(a, b);
-                fours[i + 2 * j + 1] = _mm256_shuffle_ps::<0xee>(a, b);
-            }
-        }
-        let mut out = r;
-        for i in 0..4 {
-            out[i] = _mm256_permute2f128_ps::<0x20>(fours[i], fours[i + 4]);
-            out[i + 4] = _mm256_permute2f128_ps::<0x31>(fours[i], fours[i + 4]);
-        }
-        out
-    }
-}
-
-// SAFETY: the methods use AVX2 and FMA alone.
+// SAFETY: the methods use AVX2, FMA and F16C alone.
 unsafe impl Lanes for Avx2 {
-    own_functions!(Avx2, "avx2,fma");
+    own_functions!(Avx2, "avx2,fma,f16c");
 
     const ROWS: usize = 3;
     const COLUMNS: usize = 2;
@@ -126,17 +114,38 @@ unsafe impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn scaled(from: *const i8, scale: f32) -> Self {
+    unsafe fn load_f16(from: *const f16) -> Self {
+        // SAFETY: the caller gives 16 numbers.
+        Self(unsafe {
+            [
+                _mm256_cvtph_ps(_mm_loadu_si128(from.cast())),
+                _mm256_cvtph_ps(_mm_loadu_si128(from.add(8).cast())),
+            ]
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const bf16) -> Self {
         // SAFETY: the caller gives 16 numbers.
         unsafe {
-            let scale = _mm256_set1_ps(scale);
-            let low = _mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast()));
-            let high = _mm256_cvtepi8_epi32(_mm_loadl_epi64(from.add(8).cast()));
+            let low = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+            let high = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.add(8).cast()));
             Self([
-                _mm256_mul_ps(scale, _mm256_cvtepi32_ps(low)),
-                _mm256_mul_ps(scale, _mm256_cvtepi32_ps(high)),
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(low)),
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(high)),
             ])
         }
+    }
+
+    #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> Self {
+        // SAFETY: the caller gives 16 numbers.
+        Self(unsafe {
+            [
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast()))),
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.add(8).cast()))),
+            ]
+        })
     }
 
     #[inline(always)]
@@ -160,25 +169,14 @@ unsafe impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn transposed(rows: [Self; 16]) -> [Self; 16] {
-        let mut out = rows;
-        // Quarters of eight by eight.
-        for down in 0..2 {
-            for across in 0..2 {
-                // SAFETY: the caller's.
-                unsafe {
-                    let mut quarter = [_mm256_setzero_ps(); 8];
-                    for i in 0..8 {
-                        quarter[i] = rows[8 * down + i].0[across];
-                    }
-                    let quarter = eight_by_eight(quarter);
-                    for i in 0..8 {
-                        out[8 * across + i].0[down] = quarter[i];
-                    }
-                }
-            }
-        }
-        out
+    unsafe fn mul(self, other: Self) -> Self {
+        // SAFETY: the caller's.
+        Self(unsafe {
+            [
+                _mm256_mul_ps(self.0[0], other.0[0]),
+                _mm256_mul_ps(self.0[1], other.0[1]),
+            ]
+        })
     }
 
     #[inline(always)]
@@ -207,9 +205,15 @@ unsafe impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn prefetch(at: *const u8) {
-        // SAFETY: a prefetch of any address is allowed.
+    unsafe fn prefetch_far(at: *const u8) {
+        // SAFETY: a prefetch of any address is allowed, so below.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn prefetch_near(at: *const u8) {
+        // SAFETY: as above.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
     }
 }
 
@@ -263,50 +267,15 @@ unsafe fn by_two(a: __m512, b: __m512) -> __m512 {
     }
 }
 
-/// Sixteen rows of sixteen as columns.
-#[inline(always)]
-unsafe fn sixteen_by_sixteen(r: [Avx512; 16]) -> [Avx512; 16] {
-    // SAFETY: the caller's.
-    unsafe {
-        // Numbers of neighbouring rows side by side, then pairs, then quarters, then halves.
-        let mut pairs = r;
-        for i in (0..16).step_by(2) {
-            pairs[i].0 = _mm512_unpacklo_ps(r[i].0, r[i + 1].0);
-            pairs[i + 1].0 = _mm512_unpackhi_ps(r[i].0, r[i + 1].0);
-        }
-        let mut fours = r;
-        for i in (0..16).step_by(4) {
-            for j in 0..2 {
-                let (a, b) = (pairs[i + j].0, pairs[i + j + 2].0);
-                fours[i + 2 * j].0 = _mm512_shuffle_ps::<0x44>(a, b);
-                fours[i + 2 * j + 1].0 = _mm512_shuffle_ps::<0xee>(a, b);
-            }
-        }
-        // Quarter q of `fours[i + j]` holds column 4q + j of rows i..i + 4.
-        let mut out = r;
-        for j in 0..4 {
-            let [a, b, c, d] = [fours[j].0, fours[4 + j].0, fours[8 + j].0, fours[12 + j].0];
-            let ab_even = _mm512_shuffle_f32x4::<0x88>(a, b);
-            let ab_odd = _mm512_shuffle_f32x4::<0xdd>(a, b);
-            let cd_even = _mm512_shuffle_f32x4::<0x88>(c, d);
-            let cd_odd = _mm512_shuffle_f32x4::<0xdd>(c, d);
-            out[j].0 = _mm512_shuffle_f32x4::<0x88>(ab_even, cd_even);
-            out[4 + j].0 = _mm512_shuffle_f32x4::<0x88>(ab_odd, cd_odd);
-            out[8 + j].0 = _mm512_shuffle_f32x4::<0xdd>(ab_even, cd_even);
-            out[12 + j].0 = _mm512_shuffle_f32x4::<0xdd>(ab_odd, cd_odd);
-        }
-        out
-    }
-}
-
 // SAFETY: the methods use AVX-512F (and AVX2) alone.
 unsafe impl Lanes for Avx512 {
-    own_functions!(Avx512, "avx512f,avx2,fma");
+    own_functions!(Avx512, "avx512f,avx2,fma,f16c");
 
     const ROWS: usize = 4;
     const COLUMNS: usize = 6;
     const PANEL: usize = 2;
     const MANY: usize = 12;
+    const MOST: usize = 14;
 
     #[inline(always)]
     unsafe fn zero() -> Self {
@@ -327,12 +296,24 @@ unsafe impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn scaled(from: *const i8, scale: f32) -> Self {
+    unsafe fn load_f16(from: *const f16) -> Self {
+        // SAFETY: the caller gives 16 numbers.
+        Self(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) })
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const bf16) -> Self {
         // SAFETY: the caller gives 16 numbers.
         Self(unsafe {
-            let whole = _mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast()));
-            _mm512_mul_ps(_mm512_set1_ps(scale), _mm512_cvtepi32_ps(whole))
+            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
         })
+    }
+
+    #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> Self {
+        // SAFETY: the caller gives 16 numbers.
+        Self(unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast()))) })
     }
 
     #[inline(always)]
@@ -348,9 +329,9 @@ unsafe impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn transposed(rows: [Self; 16]) -> [Self; 16] {
+    unsafe fn mul(self, other: Self) -> Self {
         // SAFETY: the caller's.
-        unsafe { sixteen_by_sixteen(rows) }
+        Self(unsafe { _mm512_mul_ps(self.0, other.0) })
     }
 
     #[inline(always)]
@@ -386,8 +367,14 @@ unsafe impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn prefetch(at: *const u8) {
-        // SAFETY: a prefetch of any address is allowed.
+    unsafe fn prefetch_far(at: *const u8) {
+        // SAFETY: a prefetch of any address is allowed, so below.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn prefetch_near(at: *const u8) {
+        // SAFETY: as above.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
     }
 }

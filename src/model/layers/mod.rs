@@ -9,7 +9,7 @@ use super::cache::LayerState;
 use super::config::{Activation, DecoderConfig, LayerKind, Norm, Rotary};
 use super::decoder::{Row, Taps};
 use super::families::names::{Names, Norms, OPT_POST};
-use super::ops::Angles;
+use super::ops::{self, Angles};
 use super::weights::Loader;
 use crate::error::Result;
 pub(crate) use attention::{Attention, AttentionConfig, Heads};
@@ -168,7 +168,7 @@ impl Around {
 
     /// Add what the half computed to the residual stream.
     fn leave(&self, h: &Tensor, out: &Tensor) -> candle_core::Result<Tensor> {
-        let sum = (h + apply(self.after.as_ref(), out)?)?;
+        let sum = ops::sum(h, &apply(self.after.as_ref(), out)?)?;
         apply(self.sum.as_ref(), &sum)
     }
 }
@@ -247,8 +247,8 @@ impl Block for TransformerBlock {
                 Some(norm) => norm.forward(h)?,
                 None => x,
             };
-            let added = (h + mixed)?;
-            return added + self.mlp.forward(&x)?;
+            let added = ops::sum(h, &mixed)?;
+            return ops::sum(&added, &self.mlp.forward(&x)?);
         }
         let h = self.around_attention.leave(h, &mixed)?;
         let x = self.around_mlp.enter(&h)?;
