@@ -42,6 +42,15 @@ fn keep_freed() {
     }
 }
 
+/// Hand back what was freed between what is kept: after weights were read, as much as their largest copies.
+pub fn give_back() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: may be called at any time; what is in use stays where it is.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Ask for huge pages. Refusal changes nothing but the speed.
 fn advise(start: *mut u8, layout: Layout) {
     #[cfg(target_os = "linux")]

@@ -19,6 +19,7 @@ use super::linear::{Embedding, Linear};
 use super::ops::{Angles, Sight};
 use super::weights::{Loader, Loading, TensorSource};
 use crate::error::Result;
+use crate::pages;
 use candle_core::{Device, Tensor};
 use std::ops::Range;
 use std::sync::Arc;
@@ -158,6 +159,7 @@ impl Decoder {
         let head = Head::load(&end, c, &embedding)?;
         let unread = loader.finish(c)?;
         let (parameters, bytes) = loader.size();
+        pages::give_back();
         Ok(Self {
             embedding,
             placement: placement.clone(),
