@@ -10,16 +10,23 @@ use std::alloc::{GlobalAlloc, Layout, System};
 
 /// Size and alignment of a huge page.
 const HUGE: usize = 2 << 20;
+/// From this size on an allocation begins where a huge page can: what it lacks of a whole one is little.
+const BIG: usize = HUGE - HUGE / 16;
 
 /// The system's allocator, which asks for huge pages where an allocation can hold one. On systems other than Linux it is
 /// the system's own.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HugePages;
 
-/// The layout that is asked of the system: big ones start where a huge page can.
+/// The layout that is asked of the system: big ones start where a huge page can, and end where one does if that takes little
+/// more.
 fn placed(layout: Layout) -> Layout {
-    if cfg!(target_os = "linux") && layout.size() >= HUGE {
-        layout.align_to(HUGE).unwrap_or(layout)
+    if cfg!(target_os = "linux") && layout.size() >= BIG {
+        let size = match layout.size().checked_next_multiple_of(HUGE) {
+            Some(whole) if whole - layout.size() <= layout.size() / 16 => whole,
+            _ => layout.size(),
+        };
+        Layout::from_size_align(size, layout.align().max(HUGE)).unwrap_or(layout)
     } else {
         layout
     }
@@ -54,7 +61,7 @@ pub fn give_back() {
 /// Ask for huge pages. Refusal changes nothing but the speed.
 fn advise(start: *mut u8, layout: Layout) {
     #[cfg(target_os = "linux")]
-    if layout.size() >= HUGE && !start.is_null() {
+    if layout.size() >= BIG && !start.is_null() {
         // SAFETY: the pages from `start`, where a huge page begins, lie within the allocation: the length is rounded
         // down. The advice changes no contents.
         unsafe {
@@ -68,7 +75,7 @@ fn advise(start: *mut u8, layout: Layout) {
 // SAFETY: every call is passed on to the system's allocator, with the same layout for the same block.
 unsafe impl GlobalAlloc for HugePages {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if layout.size() >= HUGE {
+        if layout.size() >= BIG {
             keep_freed();
         }
         let layout = placed(layout);
@@ -79,7 +86,7 @@ unsafe impl GlobalAlloc for HugePages {
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        if layout.size() < HUGE {
+        if layout.size() < BIG {
             // SAFETY: the caller's.
             return unsafe { System.alloc_zeroed(layout) };
         }
@@ -99,7 +106,7 @@ unsafe impl GlobalAlloc for HugePages {
     }
 
     unsafe fn realloc(&self, start: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        if layout.size() < HUGE && size < HUGE {
+        if layout.size() < BIG && size < BIG {
             // SAFETY: the caller's; the block came from the system with this layout.
             return unsafe { System.realloc(start, layout, size) };
         }
@@ -123,7 +130,7 @@ mod tests {
     /// Blocks keep their contents when they grow and shrink across the size of a page, and big ones start at one.
     #[test]
     fn blocks_are_placed_and_keep_their_contents() {
-        let sizes = [100, HUGE - 1, 3 * HUGE + 5, HUGE, 64];
+        let sizes = [100, BIG - 1, 3 * HUGE + 5, BIG, 4 * HUGE - 5, HUGE, 64];
         let mut layout = Layout::from_size_align(16, 16).unwrap();
         // SAFETY: every block is used within its size and freed with its layout.
         unsafe {
@@ -133,7 +140,7 @@ mod tests {
                 start = HugePages.realloc(start, layout, size);
                 layout = Layout::from_size_align(size, 16).unwrap();
                 assert!((0..16).all(|i| *start.add(i) == 7), "{size}");
-                if size >= HUGE && cfg!(target_os = "linux") {
+                if size >= BIG && cfg!(target_os = "linux") {
                     assert_eq!(start.align_offset(HUGE), 0);
                 }
                 start.add(size - 1).write(9);

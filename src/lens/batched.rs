@@ -33,9 +33,7 @@ impl HeadPass for Batched<'_> {
         plan: &Plan,
     ) -> Result<Vec<(Row, Option<f32>)>> {
         let tokens = inputs.dim(0)? / states;
-        // What belongs together stays so.
-        let groups = (ROWS / states).min(TOKENS) / plan.group();
-        let at_once = groups.max(1) * plan.group();
+        let at_once = at_once(states, plan.group());
         let mut rows = Vec::with_capacity(tokens * states);
         for first in (0..tokens).step_by(at_once) {
             let count = at_once.min(tokens - first);
@@ -51,6 +49,12 @@ impl HeadPass for Batched<'_> {
         }
         Ok(rows)
     }
+}
+
+/// How many tokens are read together; what belongs together stays so.
+pub(super) fn at_once(states: usize, group: usize) -> usize {
+    let groups = (ROWS / states).min(TOKENS) / group;
+    groups.max(1) * group
 }
 
 /// Of inputs `[tokens · states, width]` those of the final rows, `[tokens, width]`.

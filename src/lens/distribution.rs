@@ -12,6 +12,7 @@ use super::LensSettings;
 use crate::model::reduce::{self, BLOCK, Power, Shifted, Sums};
 use crate::trace::Candidate;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Distribution columns before the Rényi ones.
 pub(super) const COLUMNS: usize = 11;
@@ -105,6 +106,39 @@ pub(super) struct Part {
     best: Vec<Vec<(u32, f32)>>,
 }
 
+/// Of some rows what is certainly no larger than the worst of their best, whoever found them.
+#[derive(Debug)]
+pub(super) struct Floors(Vec<AtomicU32>);
+
+impl Floors {
+    /// Nothing known of so many rows.
+    pub(super) fn new(rows: usize) -> Self {
+        let least = || AtomicU32::new(Self::key(f32::NEG_INFINITY));
+        Self((0..rows).map(|_| least()).collect())
+    }
+
+    fn of(&self, row: usize) -> f32 {
+        let key = self.0[row].load(Ordering::Relaxed);
+        f32::from_bits(match key >> 31 {
+            1 => key ^ 1 << 31,
+            _ => !key,
+        })
+    }
+
+    /// So many as are asked for are at least as large.
+    fn raise(&self, row: usize, z: f32) {
+        self.0[row].fetch_max(Self::key(z), Ordering::Relaxed);
+    }
+
+    /// In the order of the numbers.
+    fn key(z: f32) -> u32 {
+        match z.to_bits() {
+            bits if bits >> 31 == 0 => bits | 1 << 31,
+            bits => !bits,
+        }
+    }
+}
+
 /// Room to work on a block.
 #[derive(Debug)]
 pub(super) struct Room {
@@ -154,13 +188,14 @@ impl Part {
     }
 
     /// Take in the next block `z` of all rows. Every `states` rows are one token's, the last of them its final row;
-    /// `targets` has for each row the logit to be ranked, if it is known.
+    /// `targets` has for each row the logit to be ranked, if it is known; `floors` is what all parts know.
     pub(super) fn take(
         &mut self,
         z: &[&mut [f32]],
         states: usize,
         targets: &[Option<f32>],
         plan: &Plan,
+        floors: &Floors,
         room: &mut Room,
     ) {
         let first = (self.blocks.end * BLOCK) as u32;
@@ -187,8 +222,13 @@ impl Part {
                 );
                 self.sums[at + row] = sums;
                 let best = &mut self.best[row];
-                if best.len() < plan.best || sums.max > best[plan.best - 1].1 {
-                    reduce::rank(z[row], first, plan.best, best);
+                let floor = floors.of(row);
+                let worst = best.get(plan.best - 1);
+                if sums.max >= floor && worst.is_none_or(|(_, worst)| sums.max > *worst) {
+                    reduce::rank(z[row], first, plan.best, floor, best);
+                    if let Some((_, worst)) = best.get(plan.best - 1) {
+                        floors.raise(row, *worst);
+                    }
                 }
             }
         }

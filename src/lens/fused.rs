@@ -1,21 +1,20 @@
 //! The head of many states and the reduction of their logits in one pass over the vocabulary.
 //!
-//! A thread takes some blocks of the vocabulary one after the other: it multiplies a block of the head with all rows at
+//! A thread takes successive blocks of the vocabulary one after the other: it multiplies a block of the head with all rows at
 //! hand and reduces the logits while they lie in the cache. The weights are read once, and no row of logits is ever whole,
 //! but for those that are asked to be kept.
 
-use super::distribution::{self, Part, Plan, Room, Row};
+use super::distribution::{self, Floors, Part, Plan, Room, Row};
 use crate::model::crew;
 use crate::model::head::Last;
 use crate::model::input::Input;
 use crate::model::reduce::BLOCK;
+use std::ops::Range;
 use std::sync::Mutex;
 
 /// Rows that are read together at most: enough that reading the head from memory takes little beside the products, and so
 /// few that they and a block of their logits nearly stay in the second-level cache.
 const ROWS: usize = 480;
-/// More rows than this are many.
-const MANY: usize = 64;
 
 /// Where logits come from.
 pub(super) enum Source<'a> {
@@ -49,6 +48,13 @@ enum Rows<'a> {
 }
 
 impl Rows<'_> {
+    /// Say that they are about to be read.
+    fn foresee(&self) {
+        if let Self::Head(last, _) = self {
+            last.foresee();
+        }
+    }
+
     /// The logits `first..` of the rows, as many as each of `out` is long.
     fn read(&self, first: usize, out: &mut [&mut [f32]]) {
         match self {
@@ -73,10 +79,7 @@ pub(super) fn read(
     plan: &Plan,
     keep: &mut [f32],
 ) -> Vec<(Row, Option<f32>)> {
-    // Of about the same size, so that none is too small to be worth laying out the head; what belongs together stays so.
-    let groups = tokens.div_ceil((ROWS / states).max(1)).max(1);
-    let at_once = tokens.div_ceil(groups).max(1);
-    let at_once = at_once.next_multiple_of(plan.group());
+    let at_once = at_once(tokens, states, plan.group());
     let mut keep = keep.chunks_mut((at_once * states * source.vocab()).max(1));
     let mut rows = Vec::with_capacity(tokens * states);
     for first in (0..tokens).step_by(at_once) {
@@ -91,6 +94,13 @@ pub(super) fn read(
         rows.extend(group(source, first * states, states, &targets, plan, keep));
     }
     rows
+}
+
+/// How many tokens are read together: all times about as many, so that none are too few to be worth reading the head; what
+/// belongs together stays so.
+pub(super) fn at_once(tokens: usize, states: usize, group: usize) -> usize {
+    let times = tokens.div_ceil((ROWS / states).max(1)).max(1);
+    tokens.div_ceil(times).max(1).next_multiple_of(group)
 }
 
 /// The same for rows that are read together.
@@ -117,34 +127,20 @@ fn group(
     });
     let wanted = wanted.concat();
     let input = source.rows(first, rows);
+    input.foresee();
     let blocks = vocab.div_ceil(BLOCK);
-    // Many stretches of the vocabulary a thread even out the load. Of many rows each takes long, and the best of a long one are
-    // found quickly.
-    let many = if rows > MANY { 8 } else { 32 };
-    let stretch = blocks.div_ceil(many * rayon::current_num_threads()).max(1);
-    let mut kept: Vec<Vec<&mut [f32]>> = (0..blocks.div_ceil(stretch))
-        .map(|_| Vec::with_capacity(if keep.is_empty() { 0 } else { rows }))
-        .collect();
-    for row in keep.chunks_mut(vocab.max(1)) {
-        for (kept, part) in kept.iter_mut().zip(row.chunks_mut(stretch * BLOCK)) {
-            kept.push(part);
-        }
-    }
-    let kept: Vec<Mutex<Vec<&mut [f32]>>> = kept.into_iter().map(Mutex::new).collect();
-    let parts: Vec<Part> = crew::map(kept.len(), |i| {
-        let mut kept = match kept[i].lock() {
-            Ok(mut kept) => std::mem::take(&mut *kept),
-            Err(_) => Vec::new(),
-        };
-        let mut part = Part::new(i * stretch, rows);
+    let floors = Floors::new(rows);
+    let parts = Mutex::new(Vec::new());
+    let read = |of: Range<usize>, kept: &mut [&mut [f32]]| {
+        let mut part = Part::new(of.start, rows);
         let mut room = Room::new();
         let mut tile = match kept.is_empty() {
             true => vec![0.0; rows * BLOCK],
             false => Vec::new(),
         };
-        for block in i * stretch..blocks.min((i + 1) * stretch) {
+        for block in of.clone() {
             let (from, to) = (block * BLOCK, vocab.min((block + 1) * BLOCK));
-            let within = from - i * stretch * BLOCK;
+            let within = from - of.start * BLOCK;
             let mut z: Vec<&mut [f32]> = match kept.is_empty() {
                 true => tile
                     .chunks_mut(BLOCK)
@@ -156,10 +152,22 @@ fn group(
                     .collect(),
             };
             input.read(from, &mut z);
-            part.take(&z, states, &wanted, plan, &mut room);
+            part.take(&z, states, &wanted, plan, &floors, &mut room);
         }
-        part
-    });
+        if let Ok(mut parts) = parts.lock() {
+            parts.push((of.start, part));
+        }
+    };
+    match keep.is_empty() {
+        true => crew::ranges(blocks, |of| read(of, &mut [])),
+        false => crew::strips(&mut [keep], rows, BLOCK, |_, first, kept| {
+            let to = kept.first().map_or(first, |row| first + row.len());
+            read(first / BLOCK..to.div_ceil(BLOCK), kept);
+        }),
+    }
+    let mut parts = parts.into_inner().unwrap_or_default();
+    parts.sort_unstable_by_key(|(first, _)| *first);
+    let parts: Vec<Part> = parts.into_iter().map(|(_, part)| part).collect();
     crew::map(rows, |row| {
         (distribution::merge(&parts, row, states, plan), wanted[row])
     })

@@ -370,16 +370,26 @@ impl Lens {
         targets: &[Option<u32>],
     ) -> Result<Vec<Cells>> {
         let head = decoder.parts();
-        let gathered = self.gather(decoder, traced, which)?;
-        match pass::of(head, &gathered.inputs) {
-            Some(pass) => {
-                let plan = Plan::new(&self.settings).grouped(which.group);
-                let rows = pass.read(&gathered.inputs, gathered.states, targets, &plan)?;
-                let (states, vocab) = (gathered.states, head.vocab());
-                Ok(self.passed(rows, states, which.group, vocab, &gathered.vectors))
-            }
-            None => self.read(&self.open_all(decoder, traced, which)?, targets),
+        let (states, group) = (traced.states.len(), which.group);
+        let at_once = pass::at_once(head, which.tokens.len(), states, group);
+        let mut cells = Vec::with_capacity(which.tokens.len());
+        for (i, tokens) in which.tokens.chunks(at_once).enumerate() {
+            let targets = targets.get(i * at_once..).unwrap_or_default();
+            let some = Which {
+                tokens: tokens.to_vec(),
+                group,
+            };
+            let gathered = self.gather(decoder, traced, &some)?;
+            cells.extend(match pass::of(head, &gathered.inputs) {
+                Some(pass) => {
+                    let plan = Plan::new(&self.settings).grouped(group);
+                    let rows = pass.read(&gathered.inputs, states, targets, &plan)?;
+                    self.passed(rows, states, group, head.vocab(), &gathered.vectors)
+                }
+                None => self.read(&self.open_all(decoder, traced, &some)?, targets)?,
+            });
         }
+        Ok(cells)
     }
 
     /// The cells of what one pass over a head gave.

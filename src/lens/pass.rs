@@ -1,6 +1,6 @@
 //! Which code puts rows through the head and reduces their logits: the seam for passes of other devices.
 
-use super::batched::Batched;
+use super::batched::{self, Batched};
 use super::distribution::{Plan, Row};
 use super::fused::{self, Source};
 use crate::model::head::Head;
@@ -38,6 +38,15 @@ pub(super) fn of<'a>(head: &'a Head, inputs: &Tensor) -> Option<Box<dyn HeadPass
     match head.is_plain(inputs) {
         true => Some(Box::new(Fused { head })),
         false => None,
+    }
+}
+
+/// How many of so many tokens such a pass reads together, at least one group: no more of their states need be gathered at a
+/// time.
+pub(super) fn at_once(head: &Head, tokens: usize, states: usize, group: usize) -> usize {
+    match head.tiles() {
+        Some(_) => batched::at_once(states, group),
+        None => fused::at_once(tokens, states, group),
     }
 }
 

@@ -5,9 +5,11 @@
 //! length of a step the pool's other threads watch a board for what there is to do, and nobody sleeps.
 #![allow(unsafe_code)]
 
+use super::lanes;
 use rayon::prelude::*;
 use std::any::Any;
 use std::cell::Cell;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -21,6 +23,13 @@ const GATHER: Duration = Duration::from_micros(100);
 const ALONE: usize = 32;
 /// How long the crew watches an empty board before it goes.
 const PATIENCE: Duration = Duration::from_millis(10);
+/// A thread takes one part in so many of what it has left where it may take a share.
+const PIECES: usize = 4;
+/// Bytes of what comes next that a thread asks for while it waits: they find room in its second-level cache.
+const AHEAD: usize = 1 << 19;
+/// Bytes of a cache line, and lines asked for between two looks at the board.
+const LINE: usize = 64;
+const LINES: usize = 8;
 /// Looks at the board between looks elsewhere, and before the system may let somebody else run.
 const LOOKS: u32 = 16;
 const BRIEF: u32 = 1 << 9;
@@ -53,26 +62,41 @@ fn led() -> Option<Arc<Step>> {
     step
 }
 
+/// How much a thread takes at once of what it begins with.
+#[derive(Clone, Copy)]
+enum Take {
+    /// One thing: they may differ.
+    One,
+    /// A share of what is left, so that most of it is one piece and its end a small one.
+    Share,
+}
+
 /// Do `work` for all of `0..count`, each once, on all threads. Work that shares out work in turn does that by itself.
 ///
 /// # Panics
 /// If there are more than 2³² of them, or one of them panics.
-fn share(count: usize, work: impl Fn(usize) + Sync) {
+fn share(count: usize, take: Take, work: impl Fn(Range<usize>) + Sync) {
     if count < 2 || INSIDE.get() {
-        return (0..count).for_each(work);
+        return work(0..count);
     }
     let Some(step) = led() else {
-        return (0..count).into_par_iter().with_max_len(1).for_each(&work);
+        let most = match take {
+            Take::One => 1,
+            Take::Share => count.div_ceil(PIECES * rayon::current_num_threads()),
+        };
+        let pieces = (0..count.div_ceil(most)).into_par_iter().with_max_len(1);
+        return pieces.for_each(|i| work(i * most..count.min((i + 1) * most)));
     };
     assert!(u32::try_from(count).is_ok(), "too much work at once");
     step.gather_again();
-    let work: &(dyn Fn(usize) + Sync) = &work;
+    let work: &(dyn Fn(Range<usize>) + Sync) = &work;
     // SAFETY: only the lifetime changes. The crew reaches `work` through the board alone, and this function does not
     // return before the board is empty and nobody is at it.
-    let work: &'static (dyn Fn(usize) + Sync) = unsafe { std::mem::transmute(work) };
+    let work: &'static (dyn Fn(Range<usize>) + Sync) = unsafe { std::mem::transmute(work) };
     let threads = step.come.load(Ordering::Relaxed) + 1;
     let mut task = Task {
         work,
+        take,
         spans: (0..threads)
             .map(|i| Span::new(i * count / threads, (i + 1) * count / threads))
             .collect(),
@@ -91,6 +115,16 @@ fn share(count: usize, work: impl Fn(usize) + Sync) {
     }
 }
 
+/// While the crew waits for the work that follows the next one, it may ask for this memory, the pieces one after the other:
+/// each thread for what it will begin with.
+pub(crate) fn foresee(memory: Arc<[Range<usize>]>) {
+    if let Some(step) = led()
+        && let Ok(mut next) = step.next.lock()
+    {
+        *next = memory;
+    }
+}
+
 /// Do `work` for all of `items`, on all threads.
 pub(crate) fn each<T: Send>(items: &mut [T], work: impl Fn(usize, &mut T) + Sync) {
     /// Where the items are.
@@ -103,9 +137,71 @@ pub(crate) fn each<T: Send>(items: &mut [T], work: impl Fn(usize, &mut T) + Sync
         }
     }
     let at = At(items.as_mut_ptr());
-    share(items.len(), |i| {
-        // SAFETY: `share` gives each index below the length once.
-        work(i, unsafe { &mut *at.item(i) });
+    share(items.len(), Take::One, |range| {
+        for i in range {
+            // SAFETY: `share` gives each index below the length once.
+            work(i, unsafe { &mut *at.item(i) });
+        }
+    });
+}
+
+/// Do `work` for all of `0..count`, neighbours together, on all threads.
+pub(crate) fn ranges(count: usize, work: impl Fn(Range<usize>) + Sync) {
+    share(count, Take::Share, work);
+}
+
+/// Do `work` for all columns of the matrices `all`, each `[rows][columns]`, on all threads: `work(matrix, first, out)` with a
+/// piece of every row, as wide as some times `width` but for the last of a matrix.
+pub(crate) fn strips(
+    all: &mut [&mut [f32]],
+    rows: usize,
+    width: usize,
+    work: impl Fn(usize, usize, &mut [&mut [f32]]) + Sync,
+) {
+    /// A matrix of which each thread has columns of its own.
+    struct Sheet {
+        start: *mut f32,
+        columns: usize,
+        /// How many pieces came before its own.
+        before: usize,
+        pieces: usize,
+    }
+    // SAFETY: no number is reached by two threads.
+    unsafe impl Sync for Sheet {}
+    let mut count = 0;
+    let mut sheets = Vec::with_capacity(all.len());
+    for matrix in all {
+        let columns = matrix.len() / rows.max(1);
+        let pieces = columns.div_ceil(width.max(1));
+        sheets.push(Sheet {
+            start: matrix.as_mut_ptr(),
+            columns,
+            before: count,
+            pieces,
+        });
+        count += pieces;
+    }
+    share(count, Take::Share, |range| {
+        for (i, sheet) in sheets.iter().enumerate() {
+            let from = range.start.max(sheet.before) - sheet.before;
+            let to = range.end.min(sheet.before + sheet.pieces);
+            let to = to.saturating_sub(sheet.before);
+            if from >= to {
+                continue;
+            }
+            let (first, last) = (from * width, sheet.columns.min(to * width));
+            let piece = |row: usize| {
+                // SAFETY: the matrix has this row and these columns of it, and `share` gives its pieces to one thread each.
+                unsafe {
+                    let start = sheet.start.add(row * sheet.columns + first);
+                    std::slice::from_raw_parts_mut(start, last - first)
+                }
+            };
+            match rows {
+                1 => work(i, first, &mut [piece(0)]),
+                _ => work(i, first, &mut (0..rows).map(piece).collect::<Vec<_>>()),
+            }
+        }
     });
 }
 
@@ -118,7 +214,8 @@ pub(crate) fn map<R: Send>(count: usize, work: impl Fn(usize) -> R + Sync) -> Ve
 
 /// Work that is shared out.
 struct Task {
-    work: &'static (dyn Fn(usize) + Sync),
+    work: &'static (dyn Fn(Range<usize>) + Sync),
+    take: Take,
     /// What each thread begins with: neighbours are one stream through memory.
     spans: Vec<Span>,
 }
@@ -129,13 +226,13 @@ impl Task {
         let _inside = Inside::enter();
         let (before, from) = self.spans.split_at(own.min(self.spans.len()));
         if let Some(own) = from.first() {
-            while let Some(i) = own.first() {
-                (self.work)(i);
+            while let Some(some) = own.first(self.take) {
+                (self.work)(some);
             }
         }
         for other in from.iter().chain(before) {
-            while let Some(i) = other.last() {
-                (self.work)(i);
+            while let Some(last) = other.last() {
+                (self.work)(last..last + 1);
             }
         }
     }
@@ -165,17 +262,24 @@ impl Span {
         Self(AtomicU64::new(from as u64 | (to as u64) << 32))
     }
 
-    /// Take the first.
-    fn first(&self) -> Option<usize> {
-        self.take(|from, to| (from, (from + 1, to)))
+    /// Take the first, or the first ones.
+    fn first(&self, take: Take) -> Option<Range<usize>> {
+        self.take(|from, to| {
+            let most = match take {
+                Take::One => 1,
+                Take::Share => (to - from).div_ceil(PIECES as u64),
+            };
+            (from..from + most, (from + most, to))
+        })
     }
 
     /// Take the last.
     fn last(&self) -> Option<usize> {
-        self.take(|from, to| (to - 1, (from, to - 1)))
+        let last = self.take(|from, to| (to - 1..to, (from, to - 1)));
+        last.map(|last| last.start)
     }
 
-    fn take(&self, take: impl Fn(u64, u64) -> (u64, (u64, u64))) -> Option<usize> {
+    fn take(&self, take: impl Fn(u64, u64) -> (Range<u64>, (u64, u64))) -> Option<Range<usize>> {
         let mut taken = None;
         let _ = self
             .0
@@ -185,8 +289,8 @@ impl Span {
                     taken = None;
                     return None;
                 }
-                let (one, (from, to)) = take(from, to);
-                taken = Some(one as usize);
+                let (some, (from, to)) = take(from, to);
+                taken = Some(some.start as usize..some.end as usize);
                 Some(from | to << 32)
             });
         taken
@@ -207,6 +311,8 @@ struct Step {
     turn: AtomicUsize,
     /// How many look at what is on the board.
     busy: AtomicUsize,
+    /// What will be read after that.
+    next: Mutex<Arc<[Range<usize>]>>,
     /// What ended somebody's part of it.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
@@ -253,9 +359,13 @@ impl Step {
     fn stay(&self, number: usize) {
         let (mut seen, mut idle) = (0, 0u32);
         let mut since = Instant::now();
+        let mut ahead = Ahead::default();
         while !self.over.load(Ordering::Acquire) {
             let turn = self.turn.load(Ordering::Acquire);
             if turn == seen {
+                if ahead.ask() {
+                    continue;
+                }
                 idle += 1;
                 std::hint::spin_loop();
                 // Others may have something for the pool.
@@ -284,8 +394,53 @@ impl Step {
                 first.get_or_insert(panic);
             }
             drop(busy);
+            if let Ok(next) = self.next.lock()
+                && !Arc::ptr_eq(&next, &ahead.memory)
+            {
+                let threads = self.come.load(Ordering::Relaxed) + 1;
+                ahead = Ahead::new(next.clone(), number, threads);
+            }
             since = Instant::now();
         }
+    }
+}
+
+/// What a thread asks for while it waits.
+#[derive(Default)]
+struct Ahead {
+    memory: Arc<[Range<usize>]>,
+    /// Bytes of it that come before what is asked for next, and where that ends.
+    from: usize,
+    to: usize,
+}
+
+impl Ahead {
+    /// What thread `number` of so many will begin with.
+    fn new(memory: Arc<[Range<usize>]>, number: usize, threads: usize) -> Self {
+        let bytes: usize = memory.iter().map(Range::len).sum();
+        let at = |thread: usize| (bytes as u128 * thread as u128 / threads as u128) as usize;
+        let from = at(number.min(threads));
+        Self {
+            memory,
+            from,
+            to: at((number + 1).min(threads)).min(from + AHEAD),
+        }
+    }
+
+    /// Ask for a little more, if there is more.
+    fn ask(&mut self) -> bool {
+        let mut skip = self.from;
+        for piece in self.memory.iter() {
+            if skip >= piece.len() {
+                skip -= piece.len();
+                continue;
+            }
+            let lines = (piece.start + skip..piece.end).step_by(LINE).take(LINES);
+            lines.for_each(lanes::prefetch);
+            break;
+        }
+        self.from += LINES * LINE;
+        self.from < self.to
     }
 }
 
@@ -334,10 +489,14 @@ mod tests {
 
     fn sum(count: usize) -> usize {
         let all = AtomicUsize::new(0);
-        share(count, |i| {
-            all.fetch_add(i + 1, Ordering::Relaxed);
-        });
-        all.into_inner()
+        for take in [Take::One, Take::Share] {
+            share(count, take, |range| {
+                for i in range {
+                    all.fetch_add(i + 1, Ordering::Relaxed);
+                }
+            });
+        }
+        all.into_inner() / 2
     }
 
     #[test]
@@ -355,6 +514,32 @@ mod tests {
             with(|| map(9, |i| i * i)),
             (0..9).map(|i| i * i).collect::<Vec<_>>()
         );
+    }
+
+    #[test]
+    fn every_column_of_every_matrix_is_in_one_strip() {
+        let (rows, sizes) = (3, [70, 0, 1, 32, 400]);
+        let mut all = sizes.map(|columns| vec![0.0; rows * columns]);
+        let mut fill = || {
+            let mut parts = all.each_mut().map(Vec::as_mut_slice);
+            strips(&mut parts, rows, 32, |matrix, first, out| {
+                assert!(first.is_multiple_of(32) && out.len() == rows);
+                for (row, out) in out.iter_mut().enumerate() {
+                    for (column, out) in out.iter_mut().enumerate() {
+                        *out += (1 + 1000 * matrix + 10_000 * row + first + column) as f32;
+                    }
+                }
+            });
+        };
+        fill();
+        with(fill);
+        for (matrix, (columns, all)) in sizes.iter().zip(&all).enumerate() {
+            for (i, v) in all.iter().enumerate() {
+                let (row, column) = (i / columns, i % columns);
+                let once = 1 + 1000 * matrix + 10_000 * row + column;
+                assert_eq!(*v, 2.0 * once as f32);
+            }
+        }
     }
 
     #[test]
@@ -381,7 +566,11 @@ mod tests {
     fn a_panic_ends_the_step_and_no_other() {
         for at in [0, 99] {
             let ended = std::panic::catch_unwind(|| {
-                with(|| share(100, |i| assert!(i != at, "as it should")));
+                with(|| {
+                    share(100, Take::One, |range| {
+                        assert!(!range.contains(&at), "as it should");
+                    });
+                });
             });
             assert!(ended.is_err());
             assert_eq!(with(|| sum(10)), 55);

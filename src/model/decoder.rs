@@ -131,7 +131,9 @@ impl Decoder {
         let mut embedding = Embedding::new(embedding)?.on(loader.place())?;
         let kernels = |loader: &Loader<'_>| loader.place().backend == Backend::Kernels;
         if c.tied && kernels(&loader) && kernels(&loader.of_end()) {
+            let before = embedding.bytes();
             embedding = embedding.in_panels()?;
+            loader.holds(&embed, before, embedding.bytes());
         }
         let projection = c
             .embedding_width

@@ -61,7 +61,12 @@ impl Head {
             let name = names.iter().find(exists);
             let name = name.or_else(|| names.iter().find(alike));
             let name = name.copied().unwrap_or("lm_head");
-            loader.matrix(name, c.vocab, width, c.head_bias || masked)?
+            let linear = loader.matrix(name, c.vocab, width, c.head_bias || masked)?;
+            match loader.place().backend {
+                // As the kernels read it.
+                Backend::Kernels => loader.put(name, linear)?,
+                Backend::Tensors => linear,
+            }
         };
         let place = loader.place();
         let big = match place.backend {
@@ -191,6 +196,11 @@ impl Last<'_> {
     pub(crate) fn logits(&self, input: &Input<'_>, first: usize, out: &mut [&mut [f32]]) {
         kernel::strip(input, self.matrix, first, out);
         out.iter_mut().for_each(|out| self.finish(first, out));
+    }
+
+    /// Say that it is about to be read by all threads.
+    pub(crate) fn foresee(&self) {
+        kernel::foresee(&[self.matrix]);
     }
 
     /// So many rows `[rows, width]`, laid out to be read.

@@ -11,17 +11,15 @@ use super::blocks::q4_0_as_bytes;
 use super::crew;
 use super::input::Input;
 use super::lanes::{self, Lanes};
-use super::panels::{self, Panels, WIDTH};
+use super::panels::{self, After, Panels, WIDTH};
 use super::tiles;
 use std::cell::Cell;
+use std::sync::Arc;
 
 thread_local! {
     /// Room for widened weights and for a panel of them: fresh memory would be cleared for each product.
     static ROOM: Cell<[Vec<f32>; 2]> = const { Cell::new([Vec::new(), Vec::new()]) };
 }
-/// Multiplications of a task, for so many rows that reading the weights is no longer what takes the time.
-const WORK: usize = 1 << 16;
-const MANY: usize = 8;
 /// Products smaller than this many multiplications stay on one core.
 const SERIAL: usize = 1 << 17;
 
@@ -47,64 +45,45 @@ pub fn products_of(x: &[f32], rows: usize, columns: usize, mut all: Vec<(Matrix<
         all.iter_mut().for_each(|(_, y)| y.fill(0.0));
         return;
     }
-    let outputs: usize = all.iter().map(|(_, y)| y.len() / rows).sum();
-    let threads = match rows * outputs * columns < SERIAL {
-        true => 1,
-        false => rayon::current_num_threads(),
-    };
     let laid_out = all.iter().any(|(w, _)| !matches!(w, Matrix::Rows(_)));
     let input = match laid_out {
         true => Input::new(x, rows, columns),
         false => Input::as_is(x, rows, columns),
     };
-    let span = match threads {
-        1 => usize::MAX,
-        _ => span(rows, outputs, columns, threads),
+    let outputs: usize = all.iter().map(|(_, y)| y.len() / rows).sum();
+    let (ws, mut ys): (Vec<Matrix<'_>>, Vec<&mut [f32]>) = all.into_iter().unzip();
+    if rows * outputs * columns < SERIAL {
+        for (w, y) in ws.iter().zip(ys).filter(|(_, y)| !y.is_empty()) {
+            let mut parts: Vec<&mut [f32]> = y.chunks_mut(y.len() / rows).collect();
+            strip(&input, *w, 0, &mut parts);
+        }
+        return;
+    }
+    foresee(&ws);
+    crew::strips(&mut ys, rows, WIDTH, |i, first, out| {
+        strip(&input, ws[i], first, out);
+    });
+}
+
+/// Tell the crew what was read last time after what is about to be: steps read the same weights in the same order.
+pub(crate) fn foresee(now: &[Matrix<'_>]) {
+    thread_local! {
+        /// What came before.
+        static BEFORE: Cell<Option<Arc<After>>> = const { Cell::new(None) };
+    }
+    let panels = || {
+        now.iter().filter_map(|w| match w {
+            Matrix::Panels(panels) => Some(*panels),
+            _ => None,
+        })
     };
-    let mut tasks: Vec<Task<'_>> =
-        Vec::with_capacity(outputs / span.min(outputs).max(1) + all.len());
-    for (w, y) in all {
-        let outputs = y.len() / rows;
-        if outputs == 0 {
-            continue;
-        }
-        let first = tasks.len();
-        let span = span.min(outputs);
-        tasks.extend((0..outputs).step_by(span).map(|at| Task {
-            w,
-            first: at,
-            out: Vec::with_capacity(rows),
-        }));
-        for row in y.chunks_exact_mut(outputs) {
-            for (task, part) in tasks[first..].iter_mut().zip(row.chunks_mut(span)) {
-                task.out.push(part);
-            }
-        }
+    let Some(first) = panels().next() else {
+        return;
+    };
+    if let Some(before) = BEFORE.replace(Some(first.after().clone())) {
+        before.is(panels().map(Panels::memory));
     }
-    if threads == 1 {
-        for task in &mut tasks {
-            strip(&input, task.w, task.first, &mut task.out);
-        }
-    } else {
-        crew::each(&mut tasks, |_, task| {
-            strip(&input, task.w, task.first, &mut task.out)
-        });
-    }
-}
-
-/// Outputs of a task: few enough that no thread waits long for the last one to finish, and no fewer than pay for it.
-fn span(rows: usize, outputs: usize, columns: usize, threads: usize) -> usize {
-    let work = WORK
-        .div_ceil(columns * rows.min(MANY))
-        .next_multiple_of(WIDTH);
-    work.min(outputs.div_ceil(2 * threads).next_multiple_of(WIDTH))
-}
-
-/// The outputs `first..` of one matrix, a piece of each row.
-struct Task<'a> {
-    w: Matrix<'a>,
-    first: usize,
-    out: Vec<&'a mut [f32]>,
+    crew::foresee(first.after().memory());
 }
 
 /// The instructions that products are made of.
@@ -128,7 +107,8 @@ impl Set {
             && is_x86_feature_detected!("fma")
             && is_x86_feature_detected!("f16c")
         {
-            return match is_x86_feature_detected!("avx512f") {
+            let wide = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
+            return match wide {
                 true => Self::Avx512,
                 false => Self::Avx2,
             };
@@ -137,6 +117,14 @@ impl Set {
         return Self::Neon;
         #[cfg(not(target_arch = "aarch64"))]
         Self::Plain
+    }
+
+    /// Whether packed numbers are unpacked faster than memory brings them.
+    pub(super) fn unpacks(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return self != Self::Plain;
+        #[cfg(not(target_arch = "x86_64"))]
+        false
     }
 
     /// Groups of so many input rows.
@@ -186,7 +174,7 @@ fn strip_of(set: Set, input: &Input<'_>, w: Matrix<'_>, first: usize, out: &mut 
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx2,fma,f16c")]
+#[target_feature(enable = "avx512f,avx512bw,avx2,fma,f16c")]
 fn strip_avx512(input: &Input<'_>, w: Matrix<'_>, first: usize, out: &mut [&mut [f32]]) {
     strip_with::<lanes::x86::Avx512, true>(input, w, first, out);
 }
@@ -437,7 +425,8 @@ mod tests {
             let columns = 256 * blocks;
             let w = tensor(&random(outputs * columns, seed), columns);
             let x = random(rows * columns, !seed);
-            let wide = |t: &Tensor| panels(&numbers(t), columns);
+            // A row that is no bf16 keeps the others in f32.
+            let wide = |t: &Tensor| panels(&[numbers(t), vec![0.1; columns]].concat(), columns);
             for set in sets() {
                 let expected = |t: &Tensor| {
                     with(set, &x, Matrix::Panels(&wide(t)), rows, 0, outputs)
@@ -459,6 +448,64 @@ mod tests {
                         let found = with(set, &x, Matrix::Panels(&panels), rows, 0, outputs);
                         prop_assert_eq!(&found, &expected, "{:?} panels of Q8_0", set);
                     }
+                }
+            }
+        }
+    }
+
+    /// Numbers whose pieces of panels have few or many exponents, or next to none; all of them bf16, if `short`.
+    fn mixed(rows: usize, columns: usize, short: bool, seed: u64) -> Vec<f32> {
+        let mut rng = rand::rngs::StdRng::seed_from_u64(seed);
+        let pieces = columns.div_ceil(64);
+        let kinds: Vec<u8> = (0..rows.div_ceil(WIDTH) * pieces)
+            .map(|_| rng.random_range(0..4))
+            .collect();
+        let at = (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column)));
+        let number = at.map(|(row, column)| {
+            let bits: u32 = rng.random();
+            let v = match kinds[row / WIDTH * pieces + column / 64] {
+                0 | 1 => rng.random_range(-0.1..0.1),
+                2 => f32::from_bits(bits & 0x807f_ffff | (80 + bits % 64) << 23),
+                // Zeros of both signs and numbers too small for an exponent.
+                _ => f32::from_bits(bits & 0x8000_0000 | (bits & 0x0300_0000) >> 4),
+            };
+            match short {
+                true => f32::from_bits(v.to_bits() & 0xffff_0000),
+                false => v,
+            }
+        });
+        number.collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Packed panels give the sums of plain ones to the last bit, whatever part of them is asked for.
+        #[test]
+        fn packed_panels_are_read_as_plain_ones(
+            rows in 1usize..40,
+            columns in 1usize..400,
+            all in 1usize..110,
+            part in 0.0f64..1.0,
+            seed in any::<u64>(),
+        ) {
+            let x = random(rows * columns, seed);
+            let first = (part * all as f64) as usize;
+            let outputs = all - first;
+            let (long, short) = (
+                tensor(&mixed(all, columns, false, !seed), columns),
+                tensor(&mixed(all, columns, true, !seed), columns),
+            );
+            for matrix in [&long, &short, &short.to_dtype(DType::BF16).unwrap()] {
+                let plain = Panels::forced(matrix, false).unwrap();
+                let packed = Panels::forced(matrix, true).unwrap();
+                prop_assert!(!plain.is_packed() && packed.is_packed());
+                for set in sets() {
+                    let bits = |w: &Panels| -> Vec<u32> {
+                        let y = with(set, &x, Matrix::Panels(w), rows, first, outputs);
+                        y.into_iter().map(f32::to_bits).collect()
+                    };
+                    prop_assert_eq!(bits(&packed), bits(&plain), "{:?}", set);
                 }
             }
         }

@@ -69,7 +69,7 @@ struct RmsNorm {
 impl RmsNorm {
     /// 1 / sqrt(mean(x²) + eps), the sum in f64 so that wide states keep their last digits.
     fn scale(&self, x: &[f32]) -> f32 {
-        let square: f64 = x.iter().map(|v| f64::from(*v) * f64::from(*v)).sum();
+        let square = vectors::squares(x, 0.0);
         (1.0 / (square / x.len() as f64 + f64::from(self.eps)).sqrt()) as f32
     }
 }
@@ -148,9 +148,8 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Resul
                 for_rows(&mut out, d, |i, out| {
                     let x = &x[i * d..(i + 1) * d];
                     // In two passes and f64: states far from 0 keep the last digits of their spread.
-                    let mean = x.iter().map(|v| f64::from(*v)).sum::<f64>() / d as f64;
-                    let square = x.iter().map(|v| (f64::from(*v) - mean).powi(2));
-                    let scale = 1.0 / (square.sum::<f64>() / d as f64 + eps).sqrt();
+                    let mean = vectors::wide_sum(x) / d as f64;
+                    let scale = 1.0 / (vectors::squares(x, mean) / d as f64 + eps).sqrt();
                     for (((o, x), w), b) in out.iter_mut().zip(x).zip(weight).zip(bias) {
                         *o = ((f64::from(*x) - mean) * scale) as f32 * w + b;
                     }

@@ -2,7 +2,7 @@
 //!
 //! A block's sums depend on its own logits alone: which rows, threads or tiles it was computed with makes no difference to
 //! a single bit.
-use super::vectors::{compiled, exp};
+use super::vectors::{EXP, LN2_HI, LN2_LO, ROUNDED, compiled, exp};
 
 /// Logits of a block.
 pub(crate) const BLOCK: usize = 512;
@@ -74,12 +74,13 @@ compiled! {
         powers: &[Power],
         raised: &mut [f64],
         own: &mut Shifted,
-    ) -> Sums = reduced;
+    ) -> Sums = reduced::<_>;
 }
 
-/// Few loops over what lies in the nearest cache, each of which the compiler can make vectors of.
+/// Few loops over what lies in the nearest cache, each of which the compiler can make vectors of. With `FUSED` products and
+/// sums are rounded once.
 #[inline(always)]
-fn reduced(
+fn reduced<const FUSED: bool>(
     z: &[f32],
     inverse: f32,
     other: Option<&Shifted>,
@@ -90,14 +91,11 @@ fn reduced(
 ) -> Sums {
     let z = &z[..z.len().min(BLOCK)];
     let chunks = z.len().div_ceil(LANES);
-    let lanes = largest(z);
-    let max = lanes.into_iter().fold(f32::NEG_INFINITY, f32::max);
-    let above = match target {
-        Some(target) => count_above(z, target),
-        None => 0,
-    };
+    // Nothing is above NaN.
+    let extremes = Extremes::of(z, target.unwrap_or(f32::NAN));
+    let (max, above) = (extremes.max, extremes.above);
     let (x, e) = (&mut own.x[..chunks], &mut own.e[..chunks]);
-    own.whole = chunks * LANES == z.len() && smallest(z) > f32::NEG_INFINITY;
+    own.whole = chunks * LANES == z.len() && extremes.min > f32::NEG_INFINITY;
     if max.is_infinite() {
         x.fill([f32::NEG_INFINITY; LANES]);
         e.fill([0.0; LANES]);
@@ -112,10 +110,10 @@ fn reduced(
     shift(z, max, inverse, x);
     let whole = own.whole && other.is_none_or(|other| other.whole);
     let totals = match (other, whole) {
-        (Some(other), true) => with_other::<true>(x, e, other),
-        (Some(other), false) => with_other::<false>(x, e, other),
-        (None, true) => alone::<true>(x, e),
-        (None, false) => alone::<false>(x, e),
+        (Some(other), true) => with_other::<FUSED, true>(x, e, other),
+        (Some(other), false) => with_other::<FUSED, false>(x, e, other),
+        (None, true) => alone::<FUSED, true>(x, e),
+        (None, false) => alone::<FUSED, false>(x, e),
     };
     // A logit that is not a number is none of the extremes, but of every sum.
     if totals.sum.is_nan() {
@@ -174,59 +172,93 @@ fn reduced(
     }
 }
 
-/// The largest of each lane; numbers that are none do not count.
-#[inline(always)]
-fn largest(z: &[f32]) -> [f32; LANES] {
-    let mut max = [f32::NEG_INFINITY; LANES];
-    let (chunks, rest) = z.as_chunks::<LANES>();
-    for z in chunks {
-        for i in 0..LANES {
-            max[i] = if z[i] > max[i] { z[i] } else { max[i] };
-        }
-    }
-    for (max, z) in max.iter_mut().zip(rest) {
-        *max = max.max(*z);
-    }
-    max
+/// What a first look at a block finds; numbers that are none do not count.
+struct Extremes {
+    max: f32,
+    min: f32,
+    /// How many are larger than the target.
+    above: u32,
 }
 
-/// The smallest, likewise.
-#[inline(always)]
-fn smallest(z: &[f32]) -> f32 {
-    let mut min = [f32::INFINITY; LANES];
-    let (chunks, rest) = z.as_chunks::<LANES>();
-    for z in chunks {
-        for i in 0..LANES {
-            min[i] = if z[i] < min[i] { z[i] } else { min[i] };
+impl Extremes {
+    #[inline(always)]
+    fn of(z: &[f32], target: f32) -> Self {
+        let mut max = [[f32::NEG_INFINITY; LANES]; 2];
+        let mut min = [[f32::INFINITY; LANES]; 2];
+        let mut above = [[0u32; LANES]; 2];
+        let (pairs, rest) = z.as_chunks::<{ 2 * LANES }>();
+        for pair in pairs {
+            let (pair, _) = pair.as_chunks::<LANES>();
+            for (((z, max), min), above) in pair.iter().zip(&mut max).zip(&mut min).zip(&mut above)
+            {
+                for i in 0..LANES {
+                    max[i] = if z[i] > max[i] { z[i] } else { max[i] };
+                    min[i] = if z[i] < min[i] { z[i] } else { min[i] };
+                    above[i] += u32::from(z[i] > target);
+                }
+            }
         }
+        let mut half = LANES;
+        while half > 0 {
+            let (low, high) = max.as_flattened_mut().split_at_mut(half);
+            for (low, high) in low.iter_mut().zip(high) {
+                *low = if *high > *low { *high } else { *low };
+            }
+            let (low, high) = min.as_flattened_mut().split_at_mut(half);
+            for (low, high) in low.iter_mut().zip(high) {
+                *low = if *high < *low { *high } else { *low };
+            }
+            half /= 2;
+        }
+        let mut all = Self {
+            max: max[0][0],
+            min: min[0][0],
+            above: above.as_flattened().iter().sum(),
+        };
+        for z in rest {
+            all.max = all.max.max(*z);
+            all.min = all.min.min(*z);
+            all.above += u32::from(*z > target);
+        }
+        all
     }
-    min.iter()
-        .chain(rest)
-        .copied()
-        .fold(f32::INFINITY, f32::min)
 }
 
 /// (z − max) · inverse, −∞ beyond the end.
 #[inline(always)]
 fn shift(z: &[f32], max: f32, inverse: f32, x: &mut [[f32; LANES]]) {
-    let (chunks, rest) = z.as_chunks::<LANES>();
-    for (x, z) in x.iter_mut().zip(chunks) {
-        for i in 0..LANES {
-            x[i] = (z[i] - max) * inverse;
-        }
+    let (x, beyond) = x.as_flattened_mut().split_at_mut(z.len());
+    for (x, z) in x.iter_mut().zip(z) {
+        *x = (z - max) * inverse;
     }
-    if let Some(x) = x.get_mut(chunks.len()) {
-        *x = [f32::NEG_INFINITY; LANES];
-        for (x, z) in x.iter_mut().zip(rest) {
-            *x = (z - max) * inverse;
-        }
+    beyond.fill(f32::NEG_INFINITY);
+}
+
+/// a · b + c.
+#[inline(always)]
+fn plus<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
+    match FUSED {
+        true => a.mul_add(b, c),
+        false => a * b + c,
     }
 }
 
-/// eˣ and its root. Of what would leave the normal numbers, which is slow, nothing is left.
+/// eˣ for x ≤ 0 and its root, by which it is computed ([`exp`] of x/2). Of what would leave the normal numbers, which is slow,
+/// nothing is left: 0 below −87.
 #[inline(always)]
-fn exp_and_root(x: f32) -> (f32, f32) {
-    let root = exp(0.5 * x);
+fn exp_and_root<const FUSED: bool>(x: f32) -> (f32, f32) {
+    // Without the bounds of `exp`: where they would matter, 0 is taken instead.
+    let shifted = plus::<FUSED>(x, 0.5 * std::f32::consts::LOG2_E, ROUNDED);
+    let n = shifted - ROUNDED;
+    let r = plus::<FUSED>(n, -LN2_HI, 0.5 * x);
+    let r = plus::<FUSED>(n, -LN2_LO, r);
+    let mut p = EXP[0];
+    for c in &EXP[1..] {
+        p = plus::<FUSED>(p, r, *c);
+    }
+    let p = plus::<FUSED>(p * r, r, r) + 1.0;
+    let root = p * f32::from_bits(shifted.to_bits().wrapping_add(127) << 23);
+    // NaN fails the comparison and stays NaN.
     let root = if x < -87.0 { 0.0 } else { root };
     (root * root, root)
 }
@@ -244,14 +276,17 @@ struct Totals {
 
 /// eˣ to `e`, and the sums of a row by itself. With `WHOLE` no logit is −∞, so that nothing is 0 · ∞.
 #[inline(always)]
-fn alone<const WHOLE: bool>(x: &[[f32; LANES]], e: &mut [[f32; LANES]]) -> Totals {
+fn alone<const FUSED: bool, const WHOLE: bool>(
+    x: &[[f32; LANES]],
+    e: &mut [[f32; LANES]],
+) -> Totals {
     let mut sums = [[0.0f32; LANES]; 3];
     for (x, e) in x.iter().zip(e) {
         for i in 0..LANES {
-            let (power, root) = exp_and_root(x[i]);
+            let (power, root) = exp_and_root::<FUSED>(x[i]);
             e[i] = power;
             sums[0][i] += power;
-            sums[1][i] += weighed::<WHOLE>(power, x[i]);
+            sums[1][i] = weighed::<FUSED, WHOLE>(power, x[i], sums[1][i]);
             sums[2][i] += root;
         }
     }
@@ -266,7 +301,7 @@ fn alone<const WHOLE: bool>(x: &[[f32; LANES]], e: &mut [[f32; LANES]]) -> Total
 
 /// The same with the sums that compare it with another.
 #[inline(always)]
-fn with_other<const WHOLE: bool>(
+fn with_other<const FUSED: bool, const WHOLE: bool>(
     x: &[[f32; LANES]],
     e: &mut [[f32; LANES]],
     other: &Shifted,
@@ -274,13 +309,13 @@ fn with_other<const WHOLE: bool>(
     let mut sums = [[0.0f32; LANES]; 5];
     for (((x, e), x_other), e_other) in x.iter().zip(e).zip(&other.x).zip(&other.e) {
         for i in 0..LANES {
-            let (power, root) = exp_and_root(x[i]);
+            let (power, root) = exp_and_root::<FUSED>(x[i]);
             e[i] = power;
             sums[0][i] += power;
-            sums[1][i] += weighed::<WHOLE>(power, x[i]);
+            sums[1][i] = weighed::<FUSED, WHOLE>(power, x[i], sums[1][i]);
             sums[2][i] += root;
-            sums[3][i] += weighed::<WHOLE>(power, x_other[i]);
-            sums[4][i] += weighed::<WHOLE>(e_other[i], x[i]);
+            sums[3][i] = weighed::<FUSED, WHOLE>(power, x_other[i], sums[3][i]);
+            sums[4][i] = weighed::<FUSED, WHOLE>(e_other[i], x[i], sums[4][i]);
         }
     }
     let [sum, weighted, half, cross, back] = sums.map(|lanes| across(&lanes));
@@ -293,9 +328,14 @@ fn with_other<const WHOLE: bool>(
     }
 }
 
+/// sum + e · x.
 #[inline(always)]
-fn weighed<const WHOLE: bool>(e: f32, x: f32) -> f32 {
-    if WHOLE || e > 0.0 { e * x } else { 0.0 }
+fn weighed<const FUSED: bool, const WHOLE: bool>(e: f32, x: f32, sum: f32) -> f32 {
+    if WHOLE || e > 0.0 {
+        plus::<FUSED>(e, x, sum)
+    } else {
+        sum
+    }
 }
 
 /// Σ power(e).
@@ -311,49 +351,80 @@ fn square(x: f32) -> f32 {
     x * x
 }
 
-#[inline(always)]
-fn count_above(z: &[f32], target: f32) -> u32 {
-    let mut count = [0u32; LANES];
-    let (chunks, rest) = z.as_chunks::<LANES>();
-    for z in chunks {
-        for i in 0..LANES {
-            count[i] += u32::from(z[i] > target);
-        }
-    }
-    let rest = rest.iter().map(|z| u32::from(*z > target));
-    count.into_iter().chain(rest).sum()
-}
-
-/// Σ f(a, b): lane by lane in f32 (a block is short), then in f64.
+/// Σ f(a, b): lane by lane in f32 (a block is short), then in f64. In a few sums, none of which waits for the others.
 #[inline(always)]
 fn total(a: &[[f32; LANES]], b: &[[f32; LANES]], f: impl Fn(f32, f32) -> f32) -> f64 {
-    let mut sums = [0.0f32; LANES];
+    let mut sums = [[0.0f32; LANES]; 4];
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<4>(), b.as_chunks::<4>());
     for (a, b) in a.iter().zip(b) {
+        for ((a, b), sums) in a.iter().zip(b).zip(&mut sums) {
+            for i in 0..LANES {
+                sums[i] += f(a[i], b[i]);
+            }
+        }
+    }
+    for ((a, b), sums) in a_rest.iter().zip(b_rest).zip(&mut sums) {
         for i in 0..LANES {
             sums[i] += f(a[i], b[i]);
         }
     }
-    across(&sums)
+    let mut lanes = [0.0; LANES];
+    for i in 0..LANES {
+        lanes[i] = (sums[0][i] + sums[1][i]) + (sums[2][i] + sums[3][i]);
+    }
+    across(&lanes)
 }
 
+/// The sum of the lanes, by halves.
 #[inline(always)]
 fn across(lanes: &[f32; LANES]) -> f64 {
-    lanes.iter().map(|s| f64::from(*s)).sum()
+    let mut wide = lanes.map(f64::from);
+    let mut half = LANES / 2;
+    while half > 0 {
+        for i in 0..half {
+            wide[i] += wide[i + half];
+        }
+        half /= 2;
+    }
+    wide[0]
 }
 
 compiled! {
-    /// Put the logits of a block that beat the worst of the `k` best so far in their place; `first` is the id of the first.
-    /// Best first, ties to the lower id, none that are not finite.
-    pub(crate) fn rank(z: &[f32], first: u32, k: usize, best: &mut Vec<(u32, f32)>) = ranked;
+    /// Put the logits of a block that beat the worst of the `k` best so far, and are not below `floor`, in their place;
+    /// `first` is the id of the first. Best first, ties to the lower id, none that are not finite.
+    pub(crate) fn rank(
+        z: &[f32],
+        first: u32,
+        k: usize,
+        floor: f32,
+        best: &mut Vec<(u32, f32)>,
+    ) = ranked;
+}
+
+/// The largest of each lane; numbers that are none do not count.
+#[inline(always)]
+fn largest(z: &[f32]) -> [f32; LANES] {
+    let mut max = [f32::NEG_INFINITY; LANES];
+    let (chunks, rest) = z.as_chunks::<LANES>();
+    for z in chunks {
+        for i in 0..LANES {
+            max[i] = if z[i] > max[i] { z[i] } else { max[i] };
+        }
+    }
+    for (max, z) in max.iter_mut().zip(rest) {
+        *max = max.max(*z);
+    }
+    max
 }
 
 #[inline(always)]
-fn ranked(z: &[f32], first: u32, k: usize, best: &mut Vec<(u32, f32)>) {
+fn ranked(z: &[f32], first: u32, k: usize, floor: f32, best: &mut Vec<(u32, f32)>) {
+    let floor = floor.next_down();
     let bar = |best: &Vec<(u32, f32)>| match best.get(k.wrapping_sub(1)) {
         Some((_, z)) => *z,
         None => f32::NEG_INFINITY,
     };
-    let mut least = bar(best);
+    let mut least = bar(best).max(floor);
     if least == f32::NEG_INFINITY && (1..=LANES).contains(&k) {
         // Of as many lanes the largest are at least so large: none below the least of them is among the best.
         let mut lanes = largest(z);
@@ -449,7 +520,7 @@ mod tests {
                 prop_assert!((found - expected).abs() <= 1e-5 * expected.abs() + 1e-6, "{i}: {found} {expected}");
             }
             let mut again = [0.0; 5];
-            let plain = reduced(&z, inverse, Some(&theirs), Some(target), &POWERS, &mut again, &mut own);
+            let plain = reduced::<true>(&z, inverse, Some(&theirs), Some(target), &POWERS, &mut again, &mut own);
             prop_assert_eq!(found, plain);
             prop_assert_eq!(raised, again);
         }
@@ -462,12 +533,19 @@ mod tests {
             let z: Vec<f32> = z.into_iter().map(f32::from).collect();
             let mut best = Vec::new();
             for (i, block) in z.chunks(BLOCK).enumerate() {
-                rank(block, (i * BLOCK) as u32, k, &mut best);
+                rank(block, (i * BLOCK) as u32, k, f32::NEG_INFINITY, &mut best);
             }
             let mut order: Vec<(u32, f32)> = z.iter().enumerate().map(|(i, z)| (i as u32, *z)).collect();
             order.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
             order.truncate(k);
-            prop_assert_eq!(best, order);
+            prop_assert_eq!(&best, &order);
+            // What is known of others leaves those out that are none of the best of all, and no more.
+            let floor = order[k.min(z.len()) / 2].1;
+            let mut above = Vec::new();
+            rank(&z[..z.len().min(BLOCK)], 0, k, floor, &mut above);
+            order.retain(|(id, z)| *z >= floor && (*id as usize) < BLOCK);
+            prop_assert_eq!(&above[..order.len()], &order);
+            prop_assert!(above.iter().all(|(_, z)| *z >= floor));
         }
     }
 
@@ -492,7 +570,8 @@ mod tests {
             (2.0, 1.0, 0.0, 0.0)
         );
         let mut best = Vec::new();
-        rank(&[f32::NEG_INFINITY, f32::NAN, 1.0], 7, 3, &mut best);
+        let z = [f32::NEG_INFINITY, f32::NAN, 1.0];
+        rank(&z, 7, 3, f32::NEG_INFINITY, &mut best);
         assert_eq!(best, [(9, 1.0)]);
     }
 }

@@ -1,27 +1,37 @@
 //! e^x and tanh, and loops over numbers in memory that are compiled once for every processor.
 //!
 //! The compiler finds the vectors; [`compiled!`] gives it the instructions to find them in. All of them round alike, since
-//! products are only fused where a kernel says so.
+//! products are only fused where a kernel says so, and those that do are told whether the processor can.
 
 use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
+
+/// ln 2 in two parts, the first of few digits.
+pub(super) const LN2_HI: f32 = 0.693_359_4;
+pub(super) const LN2_LO: f32 = -2.121_944_4e-4;
+/// So large a sum has no digits left below one, and its last bits are the whole number.
+pub(super) const ROUNDED: f32 = 12_582_912.0;
+/// Of the polynomial for (e^r − 1 − r)/r² with |r| ≤ ln 2/2, the highest power first (Cephes' expf).
+pub(super) const EXP: [f32; 6] = [
+    1.987_569_2e-4,
+    1.398_199_9e-3,
+    8.333_452e-3,
+    4.166_579_6e-2,
+    1.666_666_5e-1,
+    0.5,
+];
 
 /// e^x for x ≤ 88: range reduction by ln 2 and a degree-6 polynomial, within 2 units in the last place; 0 below −87.
 #[inline(always)]
 #[must_use]
 pub fn exp(x: f32) -> f32 {
-    const LN2_HI: f32 = 0.693_359_4;
-    const LN2_LO: f32 = -2.121_944_4e-4;
     let clamped = x.clamp(-87.0, 88.0);
-    // So large a sum has no digits left below one, and its last bits are the whole number.
-    let shifted = clamped * std::f32::consts::LOG2_E + 12_582_912.0;
-    let n = shifted - 12_582_912.0;
+    let shifted = clamped * std::f32::consts::LOG2_E + ROUNDED;
+    let n = shifted - ROUNDED;
     let r = (clamped - n * LN2_HI) - n * LN2_LO;
-    let mut p = 1.987_569_2e-4f32;
-    p = p * r + 1.398_199_9e-3;
-    p = p * r + 8.333_452e-3;
-    p = p * r + 4.166_579_6e-2;
-    p = p * r + 1.666_666_5e-1;
-    p = p * r + 0.5;
+    let mut p = EXP[0];
+    for c in &EXP[1..] {
+        p = p * r + c;
+    }
     let p = p * r * r + r + 1.0;
     let scale = f32::from_bits(shifted.to_bits().wrapping_add(127) << 23);
     // NaN fails the comparison and stays NaN.
@@ -46,20 +56,23 @@ pub fn tanh(x: f32) -> f32 {
 }
 
 /// A function whose body, another function marked `#[inline(always)]`, is compiled for AVX-512, for AVX2 and for what every
-/// processor has; which one runs is decided when it is called.
+/// processor has; which one runs is decided when it is called. A body that ends in `::<_>` is told whether the processor
+/// multiplies and adds in one go.
 macro_rules! compiled {
-    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $of:ty),* $(,)?) $(-> $out:ty)? = $body:path;) => {
+    (@ $body:ident $fused:expr; $($arg:ident),*) => { $body($($arg),*) };
+    (@ $body:ident $fused:expr; $($arg:ident),*; _) => { $body::<{ $fused }>($($arg),*) };
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $of:ty),* $(,)?) $(-> $out:ty)? = $body:ident $(::<$told:tt>)?;) => {
         $(#[$meta])*
         $vis fn $name($($arg: $of),*) $(-> $out)? {
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx512f,avx2,fma")]
                 fn avx512($($arg: $of),*) $(-> $out)? {
-                    $body($($arg),*)
+                    compiled!(@ $body true; $($arg),* $(; $told)?)
                 }
                 #[target_feature(enable = "avx2,fma")]
                 fn avx2($($arg: $of),*) $(-> $out)? {
-                    $body($($arg),*)
+                    compiled!(@ $body true; $($arg),* $(; $told)?)
                 }
                 if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
                     // SAFETY: the features that the functions were compiled for were found on this processor.
@@ -72,7 +85,7 @@ macro_rules! compiled {
                     };
                 }
             }
-            $body($($arg),*)
+            compiled!(@ $body cfg!(target_arch = "aarch64"); $($arg),* $(; $told)?)
         }
     };
 }
@@ -152,6 +165,41 @@ fn sum(z: &[f32]) -> f32 {
 }
 
 compiled! {
+    /// Σ (x − off)², in f64: states far from 0, and wide ones, keep the last digits of their spread.
+    pub(super) fn squares(x: &[f32], off: f64) -> f64 = sum_of_squares;
+}
+
+#[inline(always)]
+fn sum_of_squares(x: &[f32], off: f64) -> f64 {
+    in_lanes(x, |x| (x - off) * (x - off))
+}
+
+compiled! {
+    /// Σ x in f64.
+    pub(super) fn wide_sum(x: &[f32]) -> f64 = sum_in_lanes;
+}
+
+#[inline(always)]
+fn sum_in_lanes(x: &[f32]) -> f64 {
+    in_lanes(x, |x| x)
+}
+
+/// Σ f(x), in sums none of which waits for the others.
+#[inline(always)]
+fn in_lanes(x: &[f32], f: impl Fn(f64) -> f64) -> f64 {
+    const WIDE: usize = 32;
+    let mut lanes = [0.0; WIDE];
+    let (chunks, rest) = x.as_chunks::<WIDE>();
+    for chunk in chunks {
+        for i in 0..WIDE {
+            lanes[i] += f(f64::from(chunk[i]));
+        }
+    }
+    let rest: f64 = rest.iter().map(|x| f(f64::from(*x))).sum();
+    lanes.iter().sum::<f64>() + rest
+}
+
+compiled! {
     /// `out += Σ weight · row` over rows as long as `out`.
     pub(super) fn mix(weights: &[f32], rows: &[f32], out: &mut [f32]) = rows_mixed;
 }
@@ -211,6 +259,12 @@ mod tests {
             row_softmax(&mut y, 0.3);
             assert_eq!(x, y);
             assert!((x.iter().sum::<f32>() - 1.0).abs() < 1e-5);
+            assert_eq!(squares(&a, 0.25), sum_of_squares(&a, 0.25));
+            let exact: f64 = a.iter().map(|x| (f64::from(*x) - 0.25).powi(2)).sum();
+            assert!((squares(&a, 0.25) / exact - 1.0).abs() < 1e-12);
+            assert_eq!(wide_sum(&a), sum_in_lanes(&a));
+            let exact: f64 = a.iter().map(|x| f64::from(*x)).sum();
+            assert!((wide_sum(&a) - exact).abs() < 1e-9);
             let rows = numbers(3, 5 * n);
             (x, y) = (b.clone(), b.clone());
             mix(&a[..5.min(n)], &rows, &mut x);

@@ -9,7 +9,7 @@ use candle_core::quantized::{QStorage, QTensor};
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 use rayon::prelude::*;
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -211,6 +211,8 @@ struct Taken {
     ignored: Vec<String>,
     parameters: u64,
     bytes: u64,
+    /// Bytes that matrices take less in their place than as they came, by name.
+    saved: HashMap<String, u64>,
 }
 
 const DAMAGED: &str = "Fetch the model again, or correct its config.json.";
@@ -407,7 +409,23 @@ impl<'a> Loader<'a> {
         inputs: usize,
         bias: bool,
     ) -> Result<Linear> {
-        Ok(self.matrix(name, outputs, inputs, bias)?.on(self.place())?)
+        self.put(name, self.matrix(name, outputs, inputs, bias)?)
+    }
+
+    /// The matrix under this name in its place.
+    pub(crate) fn put(&self, name: &str, linear: Linear) -> Result<Linear> {
+        let before = linear.bytes();
+        let linear = linear.on(self.place())?;
+        self.holds(name, before, linear.bytes());
+        Ok(linear)
+    }
+
+    /// Note that what lies under this name takes so many bytes in its place, and not as many as before.
+    pub(crate) fn holds(&self, name: &str, before: u64, bytes: u64) {
+        if bytes < before {
+            let saved = &mut self.taken.borrow_mut().saved;
+            saved.insert(name.to_owned(), before - bytes);
+        }
     }
 
     /// The same with the weights still in main memory.
@@ -440,7 +458,7 @@ impl<'a> Loader<'a> {
         let outputs = sizes.iter().sum();
         let weight = self.stored(&format!("{name}.weight"), &[outputs, inputs])?;
         let bias = self.bias(name, outputs, bias)?;
-        self.split(weight, bias, sizes)
+        self.placed(name, Linear::new(weight, bias)?.split(sizes)?)
     }
 
     /// The same of GPT-2's Conv1D, `[inputs, outputs]` with a bias.
@@ -448,15 +466,17 @@ impl<'a> Loader<'a> {
         let outputs = sizes.iter().sum();
         let weight = self.transposed(&format!("{name}.weight"), outputs, inputs)?;
         let bias = self.bias(name, outputs, true)?;
-        self.split(weight, bias, sizes)
+        self.placed(name, Linear::new(weight, bias)?.split(sizes)?)
     }
 
-    /// Parts of a matrix, one below the other, with their parts of the bias.
-    fn split(&self, weight: Stored, bias: Option<Tensor>, sizes: &[usize]) -> Result<Vec<Linear>> {
-        let parts = Linear::new(weight, bias)?.split(sizes)?.into_iter();
-        Ok(parts
-            .map(|part| part.on(self.place()))
-            .collect::<candle_core::Result<_>>()?)
+    /// The parts of the matrix under this name in their place.
+    fn placed(&self, name: &str, parts: Vec<Linear>) -> Result<Vec<Linear>> {
+        let bytes = |parts: &[Linear]| parts.iter().map(Linear::bytes).sum();
+        let before = bytes(&parts);
+        let parts = parts.into_iter().map(|part| part.on(self.place()));
+        let parts: Vec<Linear> = parts.collect::<candle_core::Result<_>>()?;
+        self.holds(name, before, bytes(&parts));
+        Ok(parts)
     }
 
     /// Queries, keys and values stored head by head, `[heads, 3, head_dim]` rows.
@@ -471,21 +491,17 @@ impl<'a> Loader<'a> {
         let outputs = 3 * heads * head_dim;
         let weight = self.stored(&format!("{name}.weight"), &[outputs, inputs])?;
         let bias = self.bias(name, outputs, bias)?;
-        (0..3)
-            .map(|part| {
-                let rows: Vec<u32> = (0..heads * head_dim)
-                    .map(|i| ((i / head_dim * 3 + part) * head_dim + i % head_dim) as u32)
-                    .collect();
-                let bias = match &bias {
-                    Some(bias) => {
-                        Some(bias.index_select(&Tensor::new(&rows[..], bias.device())?, 0)?)
-                    }
-                    None => None,
-                };
-                let part = Linear::new(select_rows(&weight, &rows)?, bias)?;
-                Ok(part.on(self.place())?)
-            })
-            .collect()
+        let parts = (0..3).map(|part| {
+            let rows: Vec<u32> = (0..heads * head_dim)
+                .map(|i| ((i / head_dim * 3 + part) * head_dim + i % head_dim) as u32)
+                .collect();
+            let bias = match &bias {
+                Some(bias) => Some(bias.index_select(&Tensor::new(&rows[..], bias.device())?, 0)?),
+                None => None,
+            };
+            Ok(Linear::new(select_rows(&weight, &rows)?, bias)?)
+        });
+        self.placed(name, parts.collect::<Result<_>>()?)
     }
 
     /// Leave alone what lies under this name: it repeats something that was taken elsewhere.
@@ -496,7 +512,8 @@ impl<'a> Loader<'a> {
     /// Number of weights taken and their bytes in memory.
     pub(crate) fn size(&self) -> (u64, u64) {
         let taken = self.taken.borrow();
-        (taken.parameters, taken.bytes)
+        let saved: u64 = taken.saved.values().sum();
+        (taken.parameters, taken.bytes.saturating_sub(saved))
     }
 
     /// Look at what was left: tensors that belong to the text model's blocks and that the configuration has no place

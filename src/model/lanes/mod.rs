@@ -6,7 +6,7 @@
 //! without one the products are rounded too.
 #![allow(unsafe_code)]
 
-use super::panels::sums::{self, Columns, Soon};
+use super::panels::sums::{self, Pieces, Soon};
 use super::tiles;
 use half::{bf16, f16};
 
@@ -14,6 +14,18 @@ use half::{bf16, f16};
 pub(super) mod arm;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod x86;
+
+/// Ask for the memory at an address, which may lie anywhere, for a little later.
+pub(super) fn prefetch(address: usize) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every such processor has the instruction, which reads nothing.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T1>(std::ptr::without_provenance(address));
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
 
 /// Sixteen lanes of f32.
 ///
@@ -69,6 +81,34 @@ pub(super) unsafe trait Lanes: Copy {
         let numbers = unsafe { from.cast::<[i8; 16]>().read() }.map(f32::from);
         // SAFETY: the caller's.
         unsafe { Self::load(numbers.as_ptr()) }
+    }
+
+    /// Sixteen numbers of a packed column: below the highest, the `LOW` bytes of each from `low` on, 3 of an f32 or 1 of a
+    /// bf16; the highest that number of `table` which the lower or upper `half` of each of the 16 `codes` names. What
+    /// lies in the sixteen bytes after the former may be read too.
+    #[inline(always)]
+    unsafe fn load_packed<const LOW: usize>(
+        low: *const u8,
+        codes: *const u8,
+        half: usize,
+        table: Self,
+    ) -> Self {
+        let mut numbers = [0.0; 16];
+        // SAFETY: the caller gives 16 times `LOW` bytes and 16 codes.
+        unsafe {
+            let mut highs = [0.0f32; 16];
+            table.store(highs.as_mut_ptr());
+            for (i, out) in numbers.iter_mut().enumerate() {
+                let mut bytes = [0; 4];
+                for (b, byte) in bytes[3 - LOW..3].iter_mut().enumerate() {
+                    *byte = low.add(LOW * i + b).read();
+                }
+                let code = codes.add(i).read() >> (4 * half) & 15;
+                let high = highs[usize::from(code)].to_bits();
+                *out = f32::from_bits(u32::from_le_bytes(bytes) | high);
+            }
+            Self::load(numbers.as_ptr())
+        }
     }
 
     /// Write the 16 numbers to `to`, which needs no alignment.
@@ -135,7 +175,7 @@ pub(super) unsafe trait Lanes: Copy {
     /// # Safety
     /// As there.
     #[inline(always)]
-    unsafe fn panel<W: Columns, const P: usize, const C: usize, const AHEAD: bool>(
+    unsafe fn panel<W: Pieces, const P: usize, const C: usize, const AHEAD: bool>(
         w: W,
         x: *const f32,
         columns: usize,

@@ -1,6 +1,6 @@
 //! AVX2 with fused multiply-add, and AVX-512.
 
-use super::super::panels::sums::{self, Columns, Soon};
+use super::super::panels::sums::{self, Pieces, Soon};
 use super::super::tiles;
 use super::Lanes;
 use half::{bf16, f16};
@@ -31,7 +31,7 @@ macro_rules! own_functions {
         }
 
         #[inline(always)]
-        unsafe fn panel<W: Columns, const P: usize, const C: usize, const AHEAD: bool>(
+        unsafe fn panel<W: Pieces, const P: usize, const C: usize, const AHEAD: bool>(
             w: W,
             x: *const f32,
             columns: usize,
@@ -39,7 +39,7 @@ macro_rules! own_functions {
         ) -> [[Self; P]; C] {
             #[target_feature(enable = $features)]
             #[inline(never)]
-            unsafe fn own<W: Columns, const P: usize, const C: usize, const AHEAD: bool>(
+            unsafe fn own<W: Pieces, const P: usize, const C: usize, const AHEAD: bool>(
                 w: W,
                 x: *const f32,
                 columns: usize,
@@ -146,6 +146,46 @@ unsafe impl Lanes for Avx2 {
                 _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.add(8).cast()))),
             ]
         })
+    }
+
+    #[inline(always)]
+    unsafe fn load_packed<const LOW: usize>(
+        low: *const u8,
+        codes: *const u8,
+        half: usize,
+        table: Self,
+    ) -> Self {
+        // SAFETY: the caller gives 16 times `LOW` bytes, some more, and 16 codes.
+        unsafe {
+            // The highest bytes of the table one after the other.
+            let a = _mm256_srli_epi32::<24>(_mm256_castps_si256(table.0[0]));
+            let b = _mm256_srli_epi32::<24>(_mm256_castps_si256(table.0[1]));
+            let mixed = _mm256_packus_epi16(_mm256_packs_epi32(a, b), _mm256_setzero_si256());
+            let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 3, 6, 7);
+            let table = _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(mixed, order));
+            let codes = _mm_loadu_si128(codes.cast());
+            let codes = _mm_srl_epi16(codes, _mm_cvtsi32_si128(4 * half as i32));
+            let high = _mm_shuffle_epi8(table, _mm_and_si128(codes, _mm_set1_epi8(15)));
+            let highs = [high, _mm_srli_si128::<8>(high)];
+            let mut out = [_mm256_setzero_ps(); 2];
+            let mut i = 0;
+            while i < 2 {
+                let high = _mm256_slli_epi32::<24>(_mm256_cvtepu8_epi32(highs[i]));
+                let low = low.add(8 * LOW * i);
+                let low = if LOW == 3 {
+                    let (a, b) = (low.cast(), low.add(12).cast());
+                    let both = _mm256_set_m128i(_mm_loadu_si128(b), _mm_loadu_si128(a));
+                    let spread =
+                        _mm_setr_epi8(0, 1, 2, -1, 3, 4, 5, -1, 6, 7, 8, -1, 9, 10, 11, -1);
+                    _mm256_shuffle_epi8(both, _mm256_broadcastsi128_si256(spread))
+                } else {
+                    _mm256_slli_epi32::<16>(_mm256_cvtepu8_epi32(_mm_loadl_epi64(low.cast())))
+                };
+                out[i] = _mm256_castsi256_ps(_mm256_or_si256(low, high));
+                i += 1;
+            }
+            Self(out)
+        }
     }
 
     #[inline(always)]
@@ -267,9 +307,9 @@ unsafe fn by_two(a: __m512, b: __m512) -> __m512 {
     }
 }
 
-// SAFETY: the methods use AVX-512F (and AVX2) alone.
+// SAFETY: the methods use AVX-512F, AVX-512BW and AVX2 alone.
 unsafe impl Lanes for Avx512 {
-    own_functions!(Avx512, "avx512f,avx2,fma,f16c");
+    own_functions!(Avx512, "avx512f,avx512bw,avx2,fma,f16c");
 
     const ROWS: usize = 4;
     const COLUMNS: usize = 6;
@@ -314,6 +354,35 @@ unsafe impl Lanes for Avx512 {
     unsafe fn load_i8(from: *const i8) -> Self {
         // SAFETY: the caller gives 16 numbers.
         Self(unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast()))) })
+    }
+
+    #[inline(always)]
+    unsafe fn load_packed<const LOW: usize>(
+        low: *const u8,
+        codes: *const u8,
+        half: usize,
+        table: Self,
+    ) -> Self {
+        // SAFETY: the caller gives 16 times `LOW` bytes, some more, and 16 codes.
+        unsafe {
+            let low = if LOW == 3 {
+                // Twelve bytes to each quarter, then three to each number.
+                let quarters = _mm512_setr_epi32(0, 1, 2, 0, 3, 4, 5, 0, 6, 7, 8, 0, 9, 10, 11, 0);
+                let bytes = _mm512_permutexvar_epi32(quarters, _mm512_loadu_si512(low.cast()));
+                let spread = _mm_setr_epi8(0, 1, 2, -1, 3, 4, 5, -1, 6, 7, 8, -1, 9, 10, 11, -1);
+                _mm512_shuffle_epi8(bytes, _mm512_broadcast_i32x4(spread))
+            } else {
+                _mm512_slli_epi32::<16>(_mm512_cvtepu8_epi32(_mm_loadu_si128(low.cast())))
+            };
+            let codes = _mm512_cvtepu8_epi32(_mm_loadu_si128(codes.cast()));
+            // Four bits of each are looked at.
+            let codes = match half {
+                0 => codes,
+                _ => _mm512_srli_epi32::<4>(codes),
+            };
+            let high = _mm512_permutexvar_epi32(codes, _mm512_castps_si512(table.0));
+            Self(_mm512_castsi512_ps(_mm512_or_si512(low, high)))
+        }
     }
 
     #[inline(always)]

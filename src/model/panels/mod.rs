@@ -5,13 +5,18 @@
 //! order, so that company, threads and instruction sets make no difference to a single bit: columns in ascending order,
 //! [`sums::TOGETHER`] of them in a sum of their own that is then added to those before.
 
+mod packed;
 pub(super) mod sums;
+mod unpack;
 
 use super::blocks::BlockFormat;
+use super::kernel::Set;
 use candle_core::{DType, Result, Tensor};
 use half::{bf16, f16};
+use packed::Packed;
 use rayon::prelude::*;
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
 
 /// Rows of a panel.
 pub(crate) const WIDTH: usize = 32;
@@ -22,12 +27,39 @@ const SCALED: usize = 32;
 /// Bytes of such columns of a panel: a scale a row, then a whole number a row for each column.
 const SCALED_BYTES: usize = WIDTH * (2 + SCALED);
 
+/// Matrices of fewer bytes stay in a cache, where there is nothing to be gained by packing.
+const SMALL: usize = 1 << 20;
+
 /// A matrix `[rows, columns]` in panels; rows beyond the last are zeros.
 #[derive(Clone, Debug)]
 pub struct Panels {
     numbers: Numbers,
     rows: usize,
     columns: usize,
+    after: Arc<After>,
+}
+
+/// The memory that was read after a matrix the last time. It may be gone by now: it can be asked for, not read.
+#[derive(Debug, Default)]
+pub(crate) struct After(Mutex<Arc<[Range<usize>]>>);
+
+impl After {
+    /// It is this.
+    pub(crate) fn is(&self, memory: impl Iterator<Item = Range<usize>> + Clone) {
+        if let Ok(mut last) = self.0.lock()
+            && !last.iter().cloned().eq(memory.clone())
+        {
+            *last = memory.collect();
+        }
+    }
+
+    /// What it is, addresses of pieces one after the other.
+    pub(crate) fn memory(&self) -> Arc<[Range<usize>]> {
+        match self.0.lock() {
+            Ok(last) => last.clone(),
+            Err(_) => Arc::default(),
+        }
+    }
 }
 
 /// What a panel is made of.
@@ -39,14 +71,26 @@ enum Numbers {
     BF16(Arc<Vec<bf16>>),
     /// Q8_0: `[panel][block of columns]`, each `[row]` f16 and `[column][row]` i8.
     Q8(Arc<Vec<u8>>),
+    /// f32 or bf16 in fewer bits.
+    Packed(Packed),
 }
 
 impl Panels {
-    /// A matrix of floats, in their type.
+    /// A matrix of floats, in their type or in whatever takes fewer bytes for the very same numbers: f32 that all are bf16
+    /// are held as such, and both are packed where that saves enough and the processor unpacks them in time.
     ///
     /// # Errors
     /// If it is not two-dimensional, of another type or not in main memory.
     pub(crate) fn of_floats(matrix: &Tensor) -> Result<Self> {
+        Self::held(matrix, |plain| match plain {
+            // At least a twentieth less.
+            SMALL.. if Set::found().unpacks() => plain - plain / 20,
+            _ => 0,
+        })
+    }
+
+    /// The same, packed if that takes no more bytes than `most` says, given those of plain panels.
+    fn held(matrix: &Tensor, most: impl Fn(usize) -> usize) -> Result<Self> {
         let (rows, columns) = matrix.dims2()?;
         let matrix = matrix.contiguous()?;
         let (storage, layout) = matrix.storage_and_layout();
@@ -55,17 +99,37 @@ impl Panels {
         else {
             candle_core::bail!("weights are not in main memory");
         };
+        let most = |bytes: usize| most(rows.next_multiple_of(WIDTH) * columns * bytes);
         let numbers = match matrix.dtype() {
-            DType::F32 => Numbers::F32(laid_out(&cpu.as_slice()?[from..to], columns)),
-            DType::F16 => Numbers::F16(laid_out(&cpu.as_slice()?[from..to], columns)),
-            DType::BF16 => Numbers::BF16(laid_out(&cpu.as_slice()?[from..to], columns)),
+            DType::F32 => {
+                let w = &cpu.as_slice::<f32>()?[from..to];
+                match w.par_iter().all(|v| v.to_bits() << 16 == 0) {
+                    true => in_bf16(w, columns, most(2), f32::to_bits),
+                    false => Packed::of(w, columns, 3, most(4), f32::to_bits).map_or_else(
+                        || Numbers::F32(laid_out(w, columns, |v| v)),
+                        Numbers::Packed,
+                    ),
+                }
+            }
+            DType::F16 => Numbers::F16(laid_out(&cpu.as_slice()?[from..to], columns, |v| v)),
+            DType::BF16 => {
+                let w = &cpu.as_slice::<bf16>()?[from..to];
+                in_bf16(w, columns, most(2), |v| u32::from(v.to_bits()) << 16)
+            }
             other => candle_core::bail!("there are no panels of {other:?}"),
         };
         Ok(Self {
             numbers,
             rows,
             columns,
+            after: Arc::default(),
         })
+    }
+
+    /// [`Self::of_floats`] packed, or certainly not.
+    #[cfg(test)]
+    pub(super) fn forced(matrix: &Tensor, packed: bool) -> Result<Self> {
+        Self::held(matrix, |_| if packed { usize::MAX } else { 0 })
     }
 
     /// A matrix of Q8_0 blocks, row by row.
@@ -98,6 +162,7 @@ impl Panels {
             numbers: Numbers::Q8(Arc::new(panels)),
             rows,
             columns,
+            after: Arc::default(),
         })
     }
 
@@ -106,19 +171,46 @@ impl Panels {
         (self.rows, self.columns)
     }
 
-    /// The type its numbers came in; none for blocks.
+    /// What was read after it.
+    pub(crate) fn after(&self) -> &Arc<After> {
+        &self.after
+    }
+
+    /// The addresses where it lies.
+    pub(crate) fn memory(&self) -> Range<usize> {
+        fn of<T>(numbers: &[T]) -> Range<usize> {
+            let memory = numbers.as_ptr_range();
+            memory.start.addr()..memory.end.addr()
+        }
+        match &self.numbers {
+            Numbers::F32(w) => of(w),
+            Numbers::F16(w) => of(w),
+            Numbers::BF16(w) => of(w),
+            Numbers::Q8(w) => of(w),
+            Numbers::Packed(w) => of(w.bytes(0..w.panels())),
+        }
+    }
+
+    /// The type its numbers are held in; none for blocks.
     pub(crate) fn floats(&self) -> Option<DType> {
-        match self.numbers {
+        match &self.numbers {
             Numbers::F32(_) => Some(DType::F32),
             Numbers::F16(_) => Some(DType::F16),
             Numbers::BF16(_) => Some(DType::BF16),
             Numbers::Q8(_) => None,
+            Numbers::Packed(w) if w.low() == 3 => Some(DType::F32),
+            Numbers::Packed(_) => Some(DType::BF16),
         }
     }
 
-    /// Bytes that the matrix takes, without the rows that fill up the last panel.
+    /// Bytes that the matrix takes, without the rows that fill up the last panel: of packed ones, its share of all rows.
     pub(crate) fn bytes(&self) -> u64 {
         let numbers = (self.rows * self.columns) as u64;
+        if let Numbers::Packed(w) = &self.numbers {
+            let panels = self.rows.div_ceil(WIDTH);
+            let share = self.rows as f64 / (panels * WIDTH).max(1) as f64;
+            return (w.bytes(0..panels).len() as f64 * share) as u64;
+        }
         match self.floats() {
             Some(dtype) => numbers * dtype.size_in_bytes() as u64,
             None => numbers / SCALED as u64 * BlockFormat::Q8_0.bytes() as u64,
@@ -139,6 +231,12 @@ impl Panels {
         })
     }
 
+    /// Whether its numbers are packed.
+    #[cfg(test)]
+    pub(super) fn is_packed(&self) -> bool {
+        matches!(self.numbers, Numbers::Packed(_))
+    }
+
     /// Whether both lie in the same memory.
     #[cfg(test)]
     pub(crate) fn same_memory(&self, other: &Self) -> bool {
@@ -147,6 +245,7 @@ impl Panels {
             (Numbers::F16(a), Numbers::F16(b)) => Arc::ptr_eq(a, b),
             (Numbers::BF16(a), Numbers::BF16(b)) => Arc::ptr_eq(a, b),
             (Numbers::Q8(a), Numbers::Q8(b)) => Arc::ptr_eq(a, b),
+            (Numbers::Packed(a), Numbers::Packed(b)) => a.same_memory(b),
             _ => false,
         }
     }
@@ -162,7 +261,11 @@ impl Panels {
         match &self.numbers {
             Numbers::F32(w) => gather(&w[from..], out, |v| v),
             Numbers::F16(w) => gather(&w[from..], out, f16::to_f32),
-            Numbers::BF16(w) => gather(&w[from..], out, bf16::to_f32),
+            // The upper half of an f32, to the last bit.
+            Numbers::BF16(w) => gather(&w[from..], out, |v| {
+                f32::from_bits(u32::from(v.to_bits()) << 16)
+            }),
+            Numbers::Packed(w) => w.row(row, out),
             Numbers::Q8(w) => {
                 let panel = w
                     .chunks_exact(self.columns / SCALED * SCALED_BYTES)
@@ -194,25 +297,54 @@ fn gather<T: Copy>(from: &[T], out: &mut [f32], widen: impl Fn(T) -> f32) {
     }
 }
 
-/// Rows of `columns` numbers in panels.
-fn laid_out<T: Copy + Default + Send + Sync>(rows: &[T], columns: usize) -> Arc<Vec<T>> {
+/// Rows of `columns` numbers that are bf16, whose bits as those of an f32 `bits` tells.
+fn in_bf16<T: Copy + Sync>(
+    rows: &[T],
+    columns: usize,
+    most: usize,
+    bits: impl Fn(T) -> u32 + Copy + Sync,
+) -> Numbers {
+    let upper = |v| bf16::from_bits((bits(v) >> 16) as u16);
+    Packed::of(rows, columns, 1, most, bits).map_or_else(
+        || Numbers::BF16(laid_out(rows, columns, upper)),
+        Numbers::Packed,
+    )
+}
+
+/// Rows of `columns` numbers in panels, as `held`.
+fn laid_out<S: Copy + Sync, T: Copy + Default + Send + Sync>(
+    rows: &[S],
+    columns: usize,
+    held: impl Fn(S) -> T + Copy + Sync,
+) -> Arc<Vec<T>> {
     let count = rows.len() / columns.max(1);
     let mut panels = vec![T::default(); count.div_ceil(WIDTH) * columns * WIDTH];
     panels
         .par_chunks_mut((columns * WIDTH).max(1))
         .zip(rows.par_chunks((columns * WIDTH).max(1)))
-        .for_each(|(panel, rows)| turn(rows, columns, WIDTH, panel));
+        .for_each(|(panel, rows)| turn_with(rows, columns, WIDTH, panel, held));
     Arc::new(panels)
 }
 
 /// Rows of `columns` numbers as `[column][width]`, of which they take the first places.
 pub(super) fn turn<T: Copy>(rows: &[T], columns: usize, width: usize, out: &mut [T]) {
+    turn_with(rows, columns, width, out, |v| v);
+}
+
+/// The same of what `held` makes of the numbers.
+fn turn_with<S: Copy, T>(
+    rows: &[S],
+    columns: usize,
+    width: usize,
+    out: &mut [T],
+    held: impl Fn(S) -> T,
+) {
     // A few columns at a time, so that what is written stays in the nearest cache.
     for (i, out) in out.chunks_mut(COLUMNS * width).enumerate() {
         for (at, row) in rows.chunks_exact(columns).enumerate() {
             let row = &row[i * COLUMNS..columns.min((i + 1) * COLUMNS)];
             for (out, v) in out[at..].iter_mut().step_by(width).zip(row) {
-                *out = *v;
+                *out = held(*v);
             }
         }
     }
@@ -223,6 +355,7 @@ mod tests {
     use super::*;
     use candle_core::Device;
     use candle_core::quantized::{GgmlDType, QTensor};
+    use rand::{Rng, SeedableRng};
 
     #[test]
     fn rows_come_back_as_they_were() {
@@ -251,5 +384,69 @@ mod tests {
             assert_eq!(panels.bytes(), (rows * columns / 32 * 34) as u64);
         }
         assert!(Panels::of_q8_0(&[0; 34], 1, 64).is_err());
+    }
+
+    fn bits(panels: &Panels) -> Vec<u32> {
+        panels.table().into_iter().map(f32::to_bits).collect()
+    }
+
+    #[test]
+    fn packed_rows_come_back_to_the_last_bit() {
+        let odd = [f32::INFINITY, f32::NEG_INFINITY, 0.0, -0.0, 1e-40, -1e-45];
+        for (rows, columns) in [(1, 1), (33, 64), (32, 97), (70, 130)] {
+            let mut rng = rand::rngs::StdRng::seed_from_u64(columns as u64);
+            for wild in [0, 1, 64, columns] {
+                let mut number = |i: usize| match i % columns {
+                    at if at < wild => rng.random(),
+                    at if at < columns / 2 => odd[i % odd.len()].to_bits(),
+                    _ => rng.random_range(0.001f32..0.02).to_bits(),
+                };
+                let long: Vec<u32> = (0..rows * columns).map(&mut number).collect();
+                let short: Vec<u32> = long.iter().map(|v| v & 0xffff_0000).collect();
+                for numbers in [long, short] {
+                    let floats: Vec<f32> = numbers.iter().map(|v| f32::from_bits(*v)).collect();
+                    let matrix = Tensor::from_vec(floats, (rows, columns), &Device::Cpu).unwrap();
+                    for packed in [true, false] {
+                        let panels = Panels::forced(&matrix, packed).unwrap();
+                        assert!(panels.is_packed() == packed && bits(&panels) == numbers);
+                        let first = panels.first(rows / 2).unwrap();
+                        assert_eq!(bits(&first), numbers[..rows / 2 * columns]);
+                        assert!(first.same_memory(&panels));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn weights_take_what_they_should() {
+        let matrix = Tensor::randn(0f32, 0.02, (1000, 500), &Device::Cpu).unwrap();
+        let plain = Panels::forced(&matrix, false).unwrap();
+        let packed = Panels::forced(&matrix, true).unwrap();
+        assert_eq!(packed.floats(), Some(DType::F32));
+        assert!(packed.bytes() * 100 < plain.bytes() * 92);
+        assert!(packed.first(500).unwrap().bytes() * 100 < plain.bytes() * 46);
+        let halves = matrix.to_dtype(DType::BF16).unwrap();
+        let plain = Panels::forced(&halves, false).unwrap();
+        let packed = Panels::forced(&halves, true).unwrap();
+        assert_eq!(packed.floats(), Some(DType::BF16));
+        assert!(packed.bytes() * 100 < plain.bytes() * 85);
+        // Numbers of bf16 take no more in f32.
+        let wide = halves.to_dtype(DType::F32).unwrap();
+        for (like, packed) in [(&plain, false), (&packed, true)] {
+            let held = Panels::forced(&wide, packed).unwrap();
+            assert_eq!(held.floats(), Some(DType::BF16));
+            assert_eq!(held.bytes(), like.bytes());
+            assert_eq!(bits(&held), bits(like));
+        }
+        // What saves nothing, is small or would be unpacked slowly stays as it is.
+        let packs = |t: &Tensor| Panels::of_floats(t).unwrap().is_packed();
+        assert_eq!(packs(&matrix), Set::found().unpacks());
+        assert!(!packs(&matrix.narrow(0, 0, 100).unwrap()));
+        let mut rng = rand::rngs::StdRng::seed_from_u64(1);
+        let wild: Vec<f32> = (0..500_000).map(|_| f32::from_bits(rng.random())).collect();
+        assert!(!packs(
+            &Tensor::from_vec(wild, (1000, 500), &Device::Cpu).unwrap()
+        ));
     }
 }

@@ -3,25 +3,26 @@
 
 use super::super::input::Input;
 use super::super::lanes::Lanes;
-use super::{Numbers, Panels, SCALED, SCALED_BYTES, WIDTH};
+use super::{Numbers, Panels, SCALED, SCALED_BYTES, WIDTH, unpack};
 use half::{bf16, f16};
+use std::ops::Range;
 
 /// Columns that are summed before they are added to those before. With c of them the rounding errors of n columns grow like
 /// √(nc/2) + n/√(2c) instead of n/√2, and adding them takes 1/c of the time.
 pub(crate) const TOGETHER: usize = 64;
 /// Numbers in a [`Lanes`].
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 /// Bytes of panels that are kept in the second-level cache while all input rows pass by: so few that those to come and the
 /// rows find room there too.
 const CACHED: usize = 1 << 18;
 /// Bytes ahead of which memory is asked for, into the second-level cache and into the first.
-const FAR: usize = 1 << 16;
-const NEAR: usize = 1 << 11;
+pub(super) const FAR: usize = 1 << 15;
+pub(super) const NEAR: usize = 1 << 12;
 /// From so many input rows on, theirs are asked for too, so many columns ahead.
 const FEW: usize = 4;
 const SOON: usize = 16;
 /// Bytes of a cache line.
-const LINE: usize = 64;
+pub(super) const LINE: usize = 64;
 
 /// Numbers of a panel, column after column.
 ///
@@ -45,6 +46,57 @@ pub(in crate::model) unsafe trait Columns: Copy {
         &mut self,
         begun: &[L; P],
     ) -> [L; P];
+}
+
+/// A panel in pieces of [`TOGETHER`] columns, the last of which may have fewer.
+///
+/// # Safety
+/// As for [`Columns`].
+pub(in crate::model) unsafe trait Pieces: Copy {
+    /// The sums of the next piece, of so many columns, with a group of `C` input rows; `x` is left after them.
+    ///
+    /// # Safety
+    /// As for [`sums`].
+    unsafe fn sums<L: Lanes, const P: usize, const C: usize, const AHEAD: bool>(
+        &mut self,
+        x: &mut *const f32,
+        columns: usize,
+    ) -> [[L; P]; C];
+}
+
+// SAFETY: reads what it says of the columns.
+unsafe impl<W: Columns> Pieces for W {
+    #[inline(always)]
+    unsafe fn sums<L: Lanes, const P: usize, const C: usize, const AHEAD: bool>(
+        &mut self,
+        x: &mut *const f32,
+        columns: usize,
+    ) -> [[L; P]; C] {
+        // SAFETY: the caller's.
+        unsafe {
+            let mut sums = [[L::zero(); P]; C];
+            let mut left = columns;
+            while left > 0 {
+                let run = left.min(W::RUN);
+                left -= run;
+                let begun = self.begin::<L, P, AHEAD>();
+                for _ in 0..run {
+                    if C > FEW {
+                        L::prefetch_near(x.wrapping_add(SOON * C).cast());
+                    }
+                    let ws = self.next::<L, P, AHEAD>(&begun);
+                    for (c, sums) in sums.iter_mut().enumerate() {
+                        let x = L::splat(x.add(c));
+                        for (sum, w) in sums.iter_mut().zip(&ws) {
+                            *sum = sum.add_product(*w, x);
+                        }
+                    }
+                    *x = x.add(C);
+                }
+            }
+            sums
+        }
+    }
 }
 
 /// A type that panels are made of as it is.
@@ -89,6 +141,13 @@ unsafe impl Float for bf16 {
 /// Floats from here on; the first of them may be the second half of a column.
 #[derive(Clone, Copy)]
 pub(in crate::model) struct Floats<T>(*const T);
+
+impl<T> Floats<T> {
+    /// From `at` on.
+    pub(super) fn at(at: *const T) -> Self {
+        Self(at)
+    }
+}
 
 // SAFETY: `next` reads the numbers of its column alone.
 unsafe impl<T: Float> Columns for Floats<T> {
@@ -184,7 +243,7 @@ pub(in crate::model) struct Soon {
 
 impl Soon {
     /// All of `bytes` from `at` on, in so many turns.
-    fn new(at: *const u8, bytes: usize, turns: usize) -> Self {
+    pub(super) fn new(at: *const u8, bytes: usize, turns: usize) -> Self {
         Self {
             at,
             end: at.wrapping_add(bytes),
@@ -220,7 +279,7 @@ impl Soon {
 #[inline(always)]
 pub(in crate::model) unsafe fn sums<
     L: Lanes,
-    W: Columns,
+    W: Pieces,
     const P: usize,
     const C: usize,
     const AHEAD: bool,
@@ -235,28 +294,10 @@ pub(in crate::model) unsafe fn sums<
         let mut totals = [[L::zero(); P]; C];
         let mut left = columns;
         while left > 0 {
-            let mut sums = [[L::zero(); P]; C];
-            let mut together = left.min(TOGETHER);
+            let together = left.min(TOGETHER);
             left -= together;
             soon.ask::<L>();
-            while together > 0 {
-                let run = together.min(W::RUN);
-                together -= run;
-                let begun = w.begin::<L, P, AHEAD>();
-                for _ in 0..run {
-                    if C > FEW {
-                        L::prefetch_near(x.wrapping_add(SOON * C).cast());
-                    }
-                    let ws = w.next::<L, P, AHEAD>(&begun);
-                    for (c, sums) in sums.iter_mut().enumerate() {
-                        let x = L::splat(x.add(c));
-                        for (sum, w) in sums.iter_mut().zip(&ws) {
-                            *sum = sum.add_product(*w, x);
-                        }
-                    }
-                    x = x.add(C);
-                }
-            }
+            let sums = w.sums::<L, P, C, AHEAD>(&mut x, together);
             for (totals, sums) in totals.iter_mut().zip(sums) {
                 for (total, sum) in totals.iter_mut().zip(sums) {
                     *total = total.add(sum);
@@ -287,6 +328,10 @@ pub(in crate::model) unsafe fn products<L: Lanes>(
             Numbers::F32(w) => floats::<L, _>(w, input, first, out),
             Numbers::F16(w) => floats::<L, _>(w, input, first, out),
             Numbers::BF16(w) => floats::<L, _>(w, input, first, out),
+            Numbers::Packed(w) => match w.low() {
+                3 => unpack::products::<L, 3>(w, input, first, out),
+                _ => unpack::products::<L, 1>(w, input, first, out),
+            },
             Numbers::Q8(w) => {
                 let bytes = columns / SCALED * SCALED_BYTES;
                 each::<L, _>(input, first, out, w.as_ptr(), bytes, |panel, half| Scaled {
@@ -327,12 +372,18 @@ pub(in crate::model) unsafe fn floats<L: Lanes, T: Float>(
     }
 }
 
+/// How many of so many panels of `bytes` each are kept in the cache at a time: in tiles of about the same size.
+pub(super) fn tile(panels: usize, bytes: usize) -> usize {
+    let most = (CACHED / bytes.max(1)).max(1);
+    panels.div_ceil(panels.div_ceil(most).max(1)).max(1)
+}
+
 /// The products of panels that `at` finds by index and half, `bytes` each from `w` on.
 ///
 /// # Safety
 /// The processor must have the instructions of `L`, and the panels that `out` asks for must be there.
 #[inline(always)]
-unsafe fn each<L: Lanes, W: Columns>(
+pub(super) unsafe fn each<L: Lanes, W: Pieces>(
     input: &Input<'_>,
     first: usize,
     out: &mut [&mut [f32]],
@@ -341,52 +392,68 @@ unsafe fn each<L: Lanes, W: Columns>(
     at: impl Fn(usize, usize) -> W,
 ) {
     let count = out.first().map_or(0, |out| out.len());
-    assert!(out.len() == input.rows && out.iter().all(|out| out.len() == count));
-    let mut from = first / WIDTH;
-    let end = (first + count).div_ceil(WIDTH);
-    let tile = (CACHED / bytes.max(1)).max(1);
-    // Of about the same size.
-    let tile = (end - from).div_ceil((end - from).div_ceil(tile).max(1));
-    let turns = input.columns.div_ceil(TOGETHER);
+    let (mut from, end) = (first / WIDTH, (first + count).div_ceil(WIDTH));
+    let tile = tile(end - from, bytes);
     while from < end {
         let to = end.min(from + tile);
-        // Panels come from memory with the first group of rows, or did while those before were read, and from the cache with
-        // all others.
-        let jobs = (to - from) * (WIDTH / LANES / L::PANEL) * (input.groups - 1);
-        let mut soon = Soon::new(w.wrapping_add(to * bytes), tile * bytes, jobs * turns);
-        let none = Soon::new(w, 0, 1);
-        for (i, (x, rows)) in input.groups().enumerate() {
-            for panel in from..to {
-                for half in 0..WIDTH / LANES / L::PANEL {
-                    if panel * WIDTH + half * LANES >= first + count {
-                        continue;
-                    }
-                    let mut job = Job {
-                        w: at(panel, half),
-                        x,
-                        columns: input.columns,
-                        row: panel * WIDTH + half * LANES,
-                        first,
-                        soon: none,
-                    };
-                    if i > 0 {
-                        job.soon = soon;
-                        soon = soon.after(turns);
-                    }
-                    let out = &mut out[rows.clone()];
-                    // SAFETY: the caller's.
-                    unsafe {
-                        match (L::PANEL, i) {
-                            (1, 0) if half == 0 => job.rows::<L, 1, true>(out),
-                            (1, _) => job.rows::<L, 1, false>(out),
-                            (_, 0) => job.rows::<L, 2, true>(out),
-                            (_, _) => job.rows::<L, 2, false>(out),
-                        }
+        let soon = |turns| Soon::new(w.wrapping_add(to * bytes), tile * bytes, turns);
+        // SAFETY: the caller's.
+        unsafe { tiled::<L, W, true>(input, first, out, from..to, soon, &at) }
+        from = to;
+    }
+}
+
+/// The products of some of those panels. `FRESH` ones come from memory with the first group of rows, or did while those
+/// before were read, and from the cache with all others, which ask for what `soon` tells in so many turns.
+///
+/// # Safety
+/// As for [`each`].
+#[inline(always)]
+pub(super) unsafe fn tiled<L: Lanes, W: Pieces, const FRESH: bool>(
+    input: &Input<'_>,
+    first: usize,
+    out: &mut [&mut [f32]],
+    panels: Range<usize>,
+    soon: impl Fn(usize) -> Soon,
+    at: impl Fn(usize, usize) -> W,
+) {
+    let count = out.first().map_or(0, |out| out.len());
+    assert!(out.len() == input.rows && out.iter().all(|out| out.len() == count));
+    let turns = input.columns.div_ceil(TOGETHER);
+    let jobs = panels.len() * (WIDTH / LANES / L::PANEL) * (input.groups - usize::from(FRESH));
+    let mut soon = soon(jobs * turns);
+    let none = Soon::new(std::ptr::null(), 0, 1);
+    for (i, (x, rows)) in input.groups().enumerate() {
+        let fresh = FRESH && i == 0;
+        for panel in panels.clone() {
+            for half in 0..WIDTH / LANES / L::PANEL {
+                if panel * WIDTH + half * LANES >= first + count {
+                    continue;
+                }
+                let mut job = Job {
+                    w: at(panel, half),
+                    x,
+                    columns: input.columns,
+                    row: panel * WIDTH + half * LANES,
+                    first,
+                    soon: none,
+                };
+                if !fresh {
+                    job.soon = soon;
+                    soon = soon.after(turns);
+                }
+                let out = &mut out[rows.clone()];
+                // SAFETY: the caller's.
+                unsafe {
+                    match (L::PANEL, fresh) {
+                        (1, true) if half == 0 => job.rows::<L, 1, true>(out),
+                        (1, _) => job.rows::<L, 1, false>(out),
+                        (_, true) => job.rows::<L, 2, true>(out),
+                        (_, false) => job.rows::<L, 2, false>(out),
                     }
                 }
             }
         }
-        from = to;
     }
 }
 
@@ -402,7 +469,7 @@ struct Job<W> {
     soon: Soon,
 }
 
-impl<W: Columns> Job<W> {
+impl<W: Pieces> Job<W> {
     #[inline(always)]
     unsafe fn rows<L: Lanes, const P: usize, const AHEAD: bool>(self, out: &mut [&mut [f32]]) {
         // SAFETY: the caller's.
