@@ -23,7 +23,7 @@ pub struct HugePages;
 fn placed(layout: Layout) -> Layout {
     if cfg!(target_os = "linux") && layout.size() >= BIG {
         let size = match layout.size().checked_next_multiple_of(HUGE) {
-            Some(whole) if whole - layout.size() <= layout.size() / 16 => whole,
+            Some(whole) if whole - layout.size() <= layout.size().max(HUGE) / 16 => whole,
             _ => layout.size(),
         };
         Layout::from_size_align(size, layout.align().max(HUGE)).unwrap_or(layout)
@@ -79,7 +79,7 @@ unsafe impl GlobalAlloc for HugePages {
             keep_freed();
         }
         let layout = placed(layout);
-        // SAFETY: the caller's; the layout has the caller's size and at least its alignment.
+        // SAFETY: the caller's; the layout has at least the caller's size and alignment.
         let start = unsafe { System.alloc(layout) };
         advise(start, layout);
         start

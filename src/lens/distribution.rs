@@ -11,8 +11,9 @@
 use super::LensSettings;
 use crate::model::reduce::{self, BLOCK, Power, Shifted, Sums};
 use crate::trace::Candidate;
+use std::cmp::Ordering;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// Distribution columns before the Rényi ones.
 pub(super) const COLUMNS: usize = 11;
@@ -118,7 +119,7 @@ impl Floors {
     }
 
     fn of(&self, row: usize) -> f32 {
-        let key = self.0[row].load(Ordering::Relaxed);
+        let key = self.0[row].load(Relaxed);
         f32::from_bits(match key >> 31 {
             1 => key ^ 1 << 31,
             _ => !key,
@@ -127,7 +128,7 @@ impl Floors {
 
     /// So many as are asked for are at least as large.
     fn raise(&self, row: usize, z: f32) {
-        self.0[row].fetch_max(Self::key(z), Ordering::Relaxed);
+        self.0[row].fetch_max(Self::key(z), Relaxed);
     }
 
     /// In the order of the numbers.
@@ -294,7 +295,7 @@ pub(super) fn merge(parts: &[Part], row: usize, states: usize, plan: &Plan) -> R
     let (max, last_max) = (largest(row), largest(last));
     let mut best: Vec<(u32, f32)> = parts.iter().flat_map(|p| &p.best[row]).copied().collect();
     // Stable, and the parts come in the order of the ids: ties go to the lower one.
-    best.sort_by(|a, b| b.1.total_cmp(&a.1));
+    best.sort_by(|a, b| b.1.partial_cmp(&a.1).unwrap_or(Ordering::Equal));
     best.truncate(plan.best);
     let mut merged = Row {
         max: if max.is_finite() { max } else { f32::NAN },
@@ -458,4 +459,23 @@ pub(super) fn columns(
         .collect();
     top.resize(settings.top, nothing);
     top
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn floors_rise_in_the_order_of_the_numbers() {
+        let floors = Floors::new(2);
+        assert_eq!(floors.of(0), f32::NEG_INFINITY);
+        let numbers = [-1e30, -2.0, -2.5, -1e-40, 0.0, -3.0, 1e-40, 7.0, 6.0];
+        let mut highest = f32::NEG_INFINITY;
+        for z in numbers {
+            floors.raise(0, z);
+            highest = highest.max(z);
+            assert_eq!(floors.of(0), highest, "{z}");
+        }
+        assert_eq!(floors.of(1), f32::NEG_INFINITY);
+    }
 }

@@ -99,8 +99,9 @@ pub(super) fn read(
 /// How many tokens are read together: all times about as many, so that none are too few to be worth reading the head; what
 /// belongs together stays so.
 pub(super) fn at_once(tokens: usize, states: usize, group: usize) -> usize {
-    let times = tokens.div_ceil((ROWS / states).max(1)).max(1);
-    tokens.div_ceil(times).max(1).next_multiple_of(group)
+    let groups = tokens.div_ceil(group).max(1);
+    let most = (ROWS / (states * group).max(1)).max(1);
+    groups.div_ceil(groups.div_ceil(most)) * group
 }
 
 /// The same for rows that are read together.
@@ -171,4 +172,32 @@ fn group(
     crew::map(rows, |row| {
         (distribution::merge(&parts, row, states, plan), wanted[row])
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_that_are_read_together_are_not_parted_again() {
+        for tokens in [1usize, 2, 7, 80, 200, 1000] {
+            for states in [1, 13, 33, 500] {
+                for group in [1, 2, 5, 25]
+                    .into_iter()
+                    .filter(|g: &usize| tokens.is_multiple_of(*g))
+                {
+                    let some = at_once(tokens, states, group);
+                    assert!(some > 0 && some.is_multiple_of(group));
+                    assert!(some * states <= ROWS || some == group);
+                    let rest = tokens % some;
+                    for part in [some, rest]
+                        .into_iter()
+                        .filter(|n| (1..=tokens).contains(n))
+                    {
+                        assert_eq!(at_once(part, states, group), part);
+                    }
+                }
+            }
+        }
+    }
 }

@@ -371,7 +371,7 @@ impl Lens {
     ) -> Result<Vec<Cells>> {
         let head = decoder.parts();
         let (states, group) = (traced.states.len(), which.group);
-        let at_once = pass::at_once(head, which.tokens.len(), states, group);
+        let at_once = pass::at_once(head, which.tokens.len(), states.max(1), group);
         let mut cells = Vec::with_capacity(which.tokens.len());
         for (i, tokens) in which.tokens.chunks(at_once).enumerate() {
             let targets = targets.get(i * at_once..).unwrap_or_default();
@@ -411,6 +411,10 @@ impl Lens {
         let d = decoder.config().d_model;
         let (tokens, states) = (which.tokens.len(), traced.states.len());
         let there = traced.last.dim(0)?;
+        if states == 0 {
+            let problem = "states are to be read of a forward pass that kept none";
+            return Err(candle_core::Error::Msg(problem.into()).into());
+        }
         if let Some(token) = which.tokens.iter().find(|token| **token >= there) {
             let problem = format!("token {token} of {there} is to be read");
             return Err(candle_core::Error::Msg(problem).into());

@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_millis(10);
 /// A thread takes one part in so many of what it has left where it may take a share.
 const PIECES: usize = 4;
 /// Bytes of what comes next that a thread asks for while it waits: they find room in its second-level cache.
-const AHEAD: usize = 1 << 19;
+const AHEAD: usize = 1 << 20;
 /// Bytes of a cache line, and lines asked for between two looks at the board.
 const LINE: usize = 64;
 const LINES: usize = 8;
@@ -429,6 +429,9 @@ impl Ahead {
 
     /// Ask for a little more, if there is more.
     fn ask(&mut self) -> bool {
+        if self.from >= self.to {
+            return false;
+        }
         let mut skip = self.from;
         for piece in self.memory.iter() {
             if skip >= piece.len() {
@@ -437,10 +440,12 @@ impl Ahead {
             }
             let lines = (piece.start + skip..piece.end).step_by(LINE).take(LINES);
             lines.for_each(lanes::prefetch);
-            break;
+            // Not beyond a piece: the next one begins with a line of its own.
+            self.from += (LINES * LINE).min(piece.len() - skip);
+            return true;
         }
-        self.from += LINES * LINE;
-        self.from < self.to
+        self.from = self.to;
+        false
     }
 }
 
@@ -540,6 +545,25 @@ mod tests {
                 assert_eq!(*v, 2.0 * once as f32);
             }
         }
+    }
+
+    #[test]
+    fn what_comes_next_is_asked_for_up_to_a_threads_end_and_no_further() {
+        let memory: Arc<[Range<usize>]> = [4096..4196, 9000..9000, 20_000..60_000].into();
+        for (threads, bytes) in [(1, 40_100), (2, 20_050)] {
+            let mut first = Ahead::new(memory.clone(), 0, threads);
+            let mut turns = 0;
+            while first.ask() {
+                turns += 1;
+            }
+            assert!((bytes / (LINES * LINE)..bytes / (LINES * LINE) + 3).contains(&turns));
+            assert!(first.from >= bytes && first.from < bytes + LINES * LINE);
+            assert!(!first.ask());
+        }
+        let big: Arc<[Range<usize>]> = [0..50 * AHEAD, 0..50 * AHEAD].into();
+        let last = Ahead::new(big.clone(), 3, 4);
+        assert_eq!((last.from, last.to), (75 * AHEAD, 76 * AHEAD));
+        assert!(!Ahead::new(big, 9, 4).ask() && !Ahead::default().ask());
     }
 
     #[test]

@@ -202,6 +202,12 @@ impl Decoder {
         (self.parameters, self.bytes)
     }
 
+    /// Bytes of them that are the table of the tokens' vectors.
+    #[must_use]
+    pub fn embedding_bytes(&self) -> u64 {
+        self.embedding.bytes()
+    }
+
     /// Tensors of the checkpoint that are no part of the language model, such as an image tower.
     #[must_use]
     pub fn unread(&self) -> &[String] {

@@ -29,7 +29,7 @@ pub(crate) struct Shifted {
     x: Chunks,
     /// eˣ, 0 beyond the end.
     e: Chunks,
-    /// Whether there is no −∞ among x.
+    /// Whether all x are finite.
     whole: bool,
 }
 
@@ -95,7 +95,8 @@ fn reduced<const FUSED: bool>(
     let extremes = Extremes::of(z, target.unwrap_or(f32::NAN));
     let (max, above) = (extremes.max, extremes.above);
     let (x, e) = (&mut own.x[..chunks], &mut own.e[..chunks]);
-    own.whole = chunks * LANES == z.len() && extremes.min > f32::NEG_INFINITY;
+    let least = (extremes.min - max) * inverse;
+    own.whole = chunks * LANES == z.len() && max.is_finite() && least.is_finite();
     if max.is_infinite() {
         x.fill([f32::NEG_INFINITY; LANES]);
         e.fill([0.0; LANES]);

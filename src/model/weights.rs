@@ -1,5 +1,6 @@
 //! Named tensors from wherever they are kept, under their Hugging Face names.
 
+use super::blocks::BlockFormat;
 use super::config::{DecoderConfig, LayerKind};
 use super::device::{Place, Placement};
 use super::families::names::Names;
@@ -374,7 +375,13 @@ impl<'a> Loader<'a> {
         let mut taken = self.taken.borrow_mut();
         if taken.names.insert(name.to_owned()) {
             taken.parameters += shape.iter().product::<usize>() as u64;
-            taken.bytes += stored.bytes();
+            // Blocks that no kernel reads are widened.
+            taken.bytes += match &stored {
+                Stored::Quantised(q) if BlockFormat::of(q.dtype()).is_none() => {
+                    4 * shape.iter().product::<usize>() as u64
+                }
+                _ => stored.bytes(),
+            };
             if let Some(read) = self.loading.read {
                 read(taken.bytes, self.total);
             }

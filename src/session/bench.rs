@@ -126,8 +126,7 @@ pub fn measure(
         true => (parameters, bytes),
         false => {
             let table = (c.embedded * c.embedding_width.unwrap_or(c.d_model)) as u64;
-            let share = table as f64 / parameters as f64;
-            (parameters - table, bytes - (bytes as f64 * share) as u64)
+            (parameters - table, bytes - decoder.embedding_bytes())
         }
     };
     Ok(Report {

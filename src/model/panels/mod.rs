@@ -30,7 +30,7 @@ const SCALED_BYTES: usize = WIDTH * (2 + SCALED);
 /// Matrices of fewer bytes stay in a cache, where there is nothing to be gained by packing.
 const SMALL: usize = 1 << 20;
 
-/// A matrix `[rows, columns]` in panels; rows beyond the last are zeros.
+/// A matrix `[rows, columns]` in panels. What rows beyond the last hold is nobody's concern.
 #[derive(Clone, Debug)]
 pub struct Panels {
     numbers: Numbers,
