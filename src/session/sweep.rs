@@ -373,7 +373,7 @@ mod tests {
 
     /// On one thread, so that all it reads is counted there.
     #[test]
-    fn a_chunk_under_many_strengths_reads_each_matrix_once() {
+    fn a_chunk_under_many_strengths_reads_each_layer_once() {
         let model = Model::load("demo", &LoadOptions::default(), &mut |_, _, _| {}).unwrap();
         let spec: Spec = "scale=0.5,layers=3..5".parse().unwrap();
         let (plan, _) = Plan::load(&[spec], model.card()).unwrap();
