@@ -2,12 +2,9 @@
 //!
 //! `y[n][m] = Σ_k x[n][k] · w[m][k]`. How many rows are computed together, on how many threads and in which tiles makes no
 //! difference to a single bit, so cached decoding equals recomputing, chunked prefill equals one-shot, and a branch does not
-//! see its neighbours. Weights are read once for all rows. They lie in panels ([`super::panels`]) or are brought into them
-//! block by block; numbers that come and go, such as an attention's keys, are read row by row ([`super::tiles`]).
+//! see its neighbours. Weights are read once for all rows and lie in panels ([`super::panels`]); numbers that come and go, such
+//! as an attention's keys, are read row by row ([`super::tiles`]).
 
-use super::blocks::BlockFormat;
-#[cfg(target_arch = "x86_64")]
-use super::blocks::q4_0_as_bytes;
 use super::crew;
 use super::input::Input;
 use super::lanes::{self, Lanes};
@@ -16,10 +13,6 @@ use super::tiles;
 use std::cell::Cell;
 use std::sync::Arc;
 
-thread_local! {
-    /// Room for widened weights and for a panel of them: fresh memory would be cleared for each product.
-    static ROOM: Cell<[Vec<f32>; 2]> = const { Cell::new([Vec::new(), Vec::new()]) };
-}
 /// Products smaller than this many multiplications stay on one core.
 const SERIAL: usize = 1 << 17;
 
@@ -30,8 +23,6 @@ pub enum Matrix<'a> {
     Rows(&'a [f32]),
     /// Panels of weights.
     Panels(&'a Panels),
-    /// Blocks as GGUF has them; a row is a whole number of them.
-    Blocks(BlockFormat, &'a [u8]),
 }
 
 /// `y[n][m] = …` for `rows` rows of `x` (each `columns` long) against all rows of `w`; `y` is `[rows, m]`.
@@ -167,31 +158,26 @@ fn strip_of(set: Set, input: &Input<'_>, w: Matrix<'_>, first: usize, out: &mut 
         #[allow(unsafe_code)]
         Set::Avx2 => unsafe { strip_avx2(input, w, first, out) },
         #[cfg(target_arch = "aarch64")]
-        Set::Neon => strip_with::<lanes::arm::Neon, false>(input, w, first, out),
+        Set::Neon => strip_with::<lanes::arm::Neon>(input, w, first, out),
         #[cfg(not(target_arch = "aarch64"))]
-        Set::Plain => strip_with::<lanes::Plain, false>(input, w, first, out),
+        Set::Plain => strip_with::<lanes::Plain>(input, w, first, out),
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx2,fma,f16c")]
 fn strip_avx512(input: &Input<'_>, w: Matrix<'_>, first: usize, out: &mut [&mut [f32]]) {
-    strip_with::<lanes::x86::Avx512, true>(input, w, first, out);
+    strip_with::<lanes::x86::Avx512>(input, w, first, out);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn strip_avx2(input: &Input<'_>, w: Matrix<'_>, first: usize, out: &mut [&mut [f32]]) {
-    strip_with::<lanes::x86::Avx2, true>(input, w, first, out);
+    strip_with::<lanes::x86::Avx2>(input, w, first, out);
 }
 
 #[inline(always)]
-fn strip_with<L: Lanes, const FMA: bool>(
-    input: &Input<'_>,
-    w: Matrix<'_>,
-    first: usize,
-    out: &mut [&mut [f32]],
-) {
+fn strip_with<L: Lanes>(input: &Input<'_>, w: Matrix<'_>, first: usize, out: &mut [&mut [f32]]) {
     let columns = input.columns;
     let count = out.first().map_or(0, |out| out.len());
     // SAFETY: `L` is only something else than what every processor has below `strip_avx2` and `strip_avx512`, where the
@@ -204,86 +190,6 @@ fn strip_with<L: Lanes, const FMA: bool>(
                 tiles::products::<L>(input.x, w, columns, out);
             }
             Matrix::Panels(panels) => panels::sums::products::<L>(panels, input, first, out),
-            Matrix::Blocks(format, w) => {
-                let [mut wide, mut panel] = ROOM.take();
-                if wide.len() < WIDTH * columns {
-                    wide.resize(WIDTH * columns, 0.0);
-                    panel.resize(WIDTH * columns, 0.0);
-                }
-                let row = columns / format.numbers() * format.bytes();
-                for at in (0..count).step_by(WIDTH) {
-                    let take = WIDTH.min(count - at);
-                    let wide = &mut wide[..take * columns];
-                    widen::<FMA>(
-                        format,
-                        &w[(first + at) * row..(first + at + take) * row],
-                        wide,
-                    );
-                    // Rows beyond the last are what an earlier panel left; nobody asks for their sums.
-                    let panel = &mut panel[..WIDTH * columns];
-                    panels::turn(wide, columns, WIDTH, panel);
-                    let mut part: Vec<&mut [f32]> =
-                        out.iter_mut().map(|out| &mut out[at..at + take]).collect();
-                    panels::sums::floats::<L, f32>(panel, input, 0, &mut part);
-                }
-                ROOM.set([wide, panel]);
-            }
-        }
-    }
-}
-
-/// Blocks as f32, with the processor's own instructions where the portable loop is known to be slower.
-#[inline(always)]
-fn widen<const FMA: bool>(format: BlockFormat, blocks: &[u8], out: &mut [f32]) {
-    #[cfg(target_arch = "x86_64")]
-    if FMA && format == BlockFormat::Q8_0 {
-        let (blocks, _) = blocks.as_chunks::<34>();
-        let (outs, _) = out.as_chunks_mut::<32>();
-        for (out, block) in outs.iter_mut().zip(blocks) {
-            let scale = half::f16::from_le_bytes([block[0], block[1]]).to_f32();
-            if let Some(quants) = block[2..].first_chunk() {
-                // SAFETY: `FMA` is only set below `strip_avx2` and `strip_avx512`, where the features were found.
-                #[allow(unsafe_code)]
-                unsafe {
-                    widen_avx2(scale, quants, out);
-                }
-            }
-        }
-        return;
-    }
-    #[cfg(target_arch = "x86_64")]
-    if FMA && format == BlockFormat::Q4_0 {
-        let (blocks, _) = blocks.as_chunks::<18>();
-        let (outs, _) = out.as_chunks_mut::<32>();
-        for (out, block) in outs.iter_mut().zip(blocks) {
-            let (scale, quants) = q4_0_as_bytes(block);
-            // SAFETY: `FMA` is only set below `strip_avx2` and `strip_avx512`, where the features were found.
-            #[allow(unsafe_code)]
-            unsafe {
-                widen_avx2(scale, &quants, out);
-            }
-        }
-        return;
-    }
-    format.widen(blocks, out);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-#[inline]
-#[allow(unsafe_code)]
-fn widen_avx2(scale: f32, quants: &[u8; 32], out: &mut [f32; 32]) {
-    use std::arch::x86_64::{
-        _mm_loadl_epi64, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps, _mm256_mul_ps, _mm256_set1_ps,
-        _mm256_storeu_ps,
-    };
-    let scale = _mm256_set1_ps(scale);
-    for part in 0..4 {
-        // SAFETY: 8 · part + 8 ≤ 32, the length of both arrays; loads and stores need no alignment.
-        unsafe {
-            let bytes = _mm_loadl_epi64(quants.as_ptr().add(8 * part).cast());
-            let wide = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
-            _mm256_storeu_ps(out.as_mut_ptr().add(8 * part), _mm256_mul_ps(scale, wide));
         }
     }
 }
@@ -291,6 +197,7 @@ fn widen_avx2(scale: f32, quants: &[u8; 32], out: &mut [f32; 32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::blocks::BlockFormat;
     use candle_core::quantized::QTensor;
     use candle_core::{DType, Device, Tensor};
     use proptest::prelude::*;
@@ -417,37 +324,43 @@ mod tests {
         /// However a matrix is stored, its products are those of the numbers that it stands for, to the last bit.
         #[test]
         fn every_type_is_read_as_the_numbers_it_stands_for(
-            rows in 1usize..20,
+            rows in 1usize..40,
             blocks in 1usize..3,
-            outputs in 1usize..70,
+            all in 1usize..110,
+            part in 0.0f64..1.0,
             seed in any::<u64>(),
         ) {
             let columns = 256 * blocks;
-            let w = tensor(&random(outputs * columns, seed), columns);
+            let first = (part * all as f64) as usize;
+            let outputs = all - first;
+            let w = tensor(&random(all * columns, seed), columns);
             let x = random(rows * columns, !seed);
-            // A row that is no bf16 keeps the others in f32.
-            let wide = |t: &Tensor| panels(&[numbers(t), vec![0.1; columns]].concat(), columns);
             for set in sets() {
-                let expected = |t: &Tensor| {
-                    with(set, &x, Matrix::Panels(&wide(t)), rows, 0, outputs)
-                };
+                let products = |w: &Panels| with(set, &x, Matrix::Panels(w), rows, first, outputs);
+                // A row that is no bf16 keeps the others in f32.
+                let wide = |w: Vec<f32>| products(&panels(&[w, vec![0.1; columns]].concat(), columns));
                 for dtype in [DType::F16, DType::BF16] {
                     let halves = w.to_dtype(dtype).unwrap();
-                    let panels = Panels::of_floats(&halves).unwrap();
-                    let found = with(set, &x, Matrix::Panels(&panels), rows, 0, outputs);
-                    prop_assert_eq!(found, expected(&halves), "{:?} {:?}", set, dtype);
+                    let found = products(&Panels::of_floats(&halves).unwrap());
+                    prop_assert_eq!(found, wide(numbers(&halves)), "{:?} {:?}", set, dtype);
                 }
                 for format in BlockFormat::ALL {
                     let q = QTensor::quantize(&w, format.dtype()).unwrap();
-                    let bytes = q.data().unwrap();
-                    let expected = expected(&q.dequantize(&Device::Cpu).unwrap());
-                    let found = with(set, &x, Matrix::Blocks(format, &bytes), rows, 0, outputs);
-                    prop_assert_eq!(&found, &expected, "{:?} {:?}", set, format);
-                    if format == BlockFormat::Q8_0 {
-                        let panels = Panels::of_q8_0(&bytes, outputs, columns).unwrap();
-                        let found = with(set, &x, Matrix::Panels(&panels), rows, 0, outputs);
-                        prop_assert_eq!(&found, &expected, "{:?} panels of Q8_0", set);
+                    let mut bytes = q.data().unwrap().into_owned();
+                    let of = |bytes: &[u8]| {
+                        Panels::of_blocks(format, bytes, all, columns).unwrap()
+                    };
+                    let expected = wide(numbers(&q.dequantize(&Device::Cpu).unwrap()));
+                    prop_assert_eq!(products(&of(&bytes)), expected, "{:?} {:?}", set, format);
+                    // And any bytes whose scales are finite.
+                    let mut rng = rand::rngs::StdRng::seed_from_u64(seed);
+                    for block in bytes.chunks_exact_mut(format.bytes()) {
+                        rng.fill(block);
+                        let halves = block[format.halves()].chunks_exact_mut(2);
+                        halves.for_each(|half| half[1] &= 0xbf);
                     }
+                    let any = of(&bytes);
+                    prop_assert_eq!(products(&any), wide(any.table()), "{:?} {:?}", set, format);
                 }
             }
         }

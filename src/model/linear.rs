@@ -26,11 +26,14 @@ impl Weights {
             Self::Stored(Stored::Float(t)) if t.device().is_cpu() && !t.track_op() && kept(&t) => {
                 Self::Panels(Panels::of_floats(&t)?)
             }
-            Self::Stored(Stored::Quantised(q))
-                if q.device().is_cpu() && q.dtype() == GgmlDType::Q8_0 =>
-            {
-                let (rows, columns) = q.shape().dims2()?;
-                Self::Panels(Panels::of_q8_0(&q.data()?, rows, columns)?)
+            Self::Stored(Stored::Quantised(q)) if q.device().is_cpu() => {
+                match BlockFormat::of(q.dtype()) {
+                    Some(format) => {
+                        let (rows, columns) = q.shape().dims2()?;
+                        Self::Panels(Panels::of_blocks(format, &q.data()?, rows, columns)?)
+                    }
+                    None => Self::Stored(Stored::Quantised(q)),
+                }
             }
             other => other,
         })
@@ -310,22 +313,14 @@ impl Linear {
         READ.with(|read| read.set(read.get() + 1));
         match &self.weight {
             Weights::Panels(panels) => Ok(f(Matrix::Panels(panels))),
-            Weights::Stored(Stored::Quantised(q)) => {
-                let Some(format) = BlockFormat::of(q.dtype()) else {
-                    candle_core::bail!("blocks of {:?} have no kernel", q.dtype());
-                };
-                Ok(f(Matrix::Blocks(format, &q.data()?)))
-            }
-            Weights::Stored(Stored::Float(_)) => {
-                candle_core::bail!("weights are not laid out for the kernels")
-            }
+            Weights::Stored(_) => candle_core::bail!("weights are not laid out for the kernels"),
         }
     }
 
     /// Whether the product of `x` runs on the kernels here, or must leave a trace for gradients or run elsewhere.
     pub(crate) fn is_plain(&self, x: &Tensor) -> bool {
-        // Floats that were left as they came are learned, or were never put in their place.
-        let apart = matches!(&self.weight, Weights::Stored(Stored::Float(_)))
+        // Weights that were left as they came are learned, or were never put in their place.
+        let apart = matches!(&self.weight, Weights::Stored(_))
             || self.bias.as_ref().is_some_and(Tensor::track_op);
         self.backend == Backend::Kernels && !apart && !x.track_op() && x.device().is_cpu()
     }
@@ -635,7 +630,6 @@ mod tests {
             assert_eq!(numbers(&head.forward(&x).unwrap()), numbers(&expected));
             let same = match (&embedding.table, &head.weight) {
                 (Weights::Panels(a), Weights::Panels(b)) => a.same_memory(b),
-                (Weights::Stored(Stored::Quantised(_)), _) => true,
                 _ => false,
             };
             assert!(same);

@@ -27,6 +27,28 @@ pub(super) fn prefetch(address: usize) {
     let _ = address;
 }
 
+/// What each of sixteen codes stands for.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(super) struct Codes {
+    numbers: [f32; 16],
+    /// The same.
+    bytes: [i8; 16],
+}
+
+impl Codes {
+    /// These whole numbers.
+    pub(super) const fn new(bytes: [i8; 16]) -> Self {
+        let mut numbers = [0.0; 16];
+        let mut code = 0;
+        while code < 16 {
+            numbers[code] = bytes[code] as f32;
+            code += 1;
+        }
+        Self { numbers, bytes }
+    }
+}
+
 /// Sixteen lanes of f32.
 ///
 /// # Safety
@@ -43,6 +65,8 @@ pub(super) unsafe trait Lanes: Copy {
     const MANY: usize;
     /// Most input rows of a single group, at most 14.
     const MOST: usize = Self::MANY;
+    /// For so many input rows at most, numbers that are not f32 are made that in registers; for more, once for all of them.
+    const FEW: usize = Self::MOST;
 
     /// All zero.
     unsafe fn zero() -> Self;
@@ -109,6 +133,29 @@ pub(super) unsafe trait Lanes: Copy {
             }
             Self::load(numbers.as_ptr())
         }
+    }
+
+    /// What the lower or upper `half` of each of the 16 bytes from `codes` on stands for.
+    #[inline(always)]
+    unsafe fn load_codes(codes: *const u8, half: usize, meaning: &Codes) -> Self {
+        // SAFETY: the caller gives 16 bytes.
+        let codes = unsafe { codes.cast::<[u8; 16]>().read() };
+        let numbers = codes.map(|code| meaning.numbers[usize::from(code >> (4 * half) & 15)]);
+        // SAFETY: the caller's.
+        unsafe { Self::load(numbers.as_ptr()) }
+    }
+
+    /// `self`, and `more` in those lanes whose bits of the two bytes from `bits` on are set.
+    #[inline(always)]
+    unsafe fn add_where(self, bits: *const u8, more: f32) -> Self {
+        // SAFETY: the caller gives two bytes.
+        let bits = u16::from_le_bytes(unsafe { bits.cast::<[u8; 2]>().read() });
+        let mut numbers = [0.0; 16];
+        for (i, number) in numbers.iter_mut().enumerate() {
+            *number = if bits >> i & 1 == 1 { more } else { 0.0 };
+        }
+        // SAFETY: the caller's.
+        unsafe { self.add(Self::load(numbers.as_ptr())) }
     }
 
     /// Write the 16 numbers to `to`, which needs no alignment.
@@ -183,6 +230,15 @@ pub(super) unsafe trait Lanes: Copy {
     ) -> [[Self; P]; C] {
         // SAFETY: the caller's.
         unsafe { sums::sums::<Self, W, P, C, AHEAD>(w, x, columns, soon) }
+    }
+
+    /// [`Pieces::widen`] in a function of its own: of the pieces at an address.
+    ///
+    /// # Safety
+    /// As there; the pieces must be `W`.
+    unsafe fn widen<W: Pieces>(w: *mut (), columns: usize, out: *mut f32) {
+        // SAFETY: the caller's.
+        unsafe { (*w.cast::<W>()).widen::<Self>(columns, out) }
     }
 }
 

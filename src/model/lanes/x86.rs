@@ -2,7 +2,7 @@
 
 use super::super::panels::sums::{self, Pieces, Soon};
 use super::super::tiles;
-use super::Lanes;
+use super::{Codes, Lanes};
 use half::{bf16, f16};
 use std::arch::x86_64::*;
 
@@ -50,6 +50,12 @@ macro_rules! own_functions {
             }
             // SAFETY: the caller's.
             unsafe { own::<W, P, C, AHEAD>(w, x, columns, soon) }
+        }
+
+        #[target_feature(enable = $features)]
+        unsafe fn widen<W: Pieces>(w: *mut (), columns: usize, out: *mut f32) {
+            // SAFETY: the caller's; the processor has the features of this function.
+            unsafe { (*w.cast::<W>()).widen::<Self>(columns, out) }
         }
     };
 }
@@ -146,6 +152,42 @@ unsafe impl Lanes for Avx2 {
                 _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.add(8).cast()))),
             ]
         })
+    }
+
+    #[inline(always)]
+    unsafe fn load_codes(codes: *const u8, half: usize, meaning: &Codes) -> Self {
+        // SAFETY: the caller gives 16 bytes.
+        unsafe {
+            let codes = _mm_loadu_si128(codes.cast());
+            let codes = _mm_srl_epi16(codes, _mm_cvtsi32_si128(4 * half as i32));
+            let codes = _mm_and_si128(codes, _mm_set1_epi8(15));
+            let numbers = _mm_shuffle_epi8(_mm_loadu_si128(meaning.bytes.as_ptr().cast()), codes);
+            let (low, high) = (numbers, _mm_srli_si128::<8>(numbers));
+            Self([
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(low)),
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(high)),
+            ])
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn add_where(self, bits: *const u8, more: f32) -> Self {
+        // SAFETY: the caller gives two bytes.
+        unsafe {
+            let bits = i32::from(bits.cast::<u16>().read_unaligned());
+            let more = _mm256_set1_ps(more);
+            let each = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+            let low = _mm256_and_si256(_mm256_set1_epi32(bits), each);
+            let high = _mm256_and_si256(_mm256_set1_epi32(bits >> 8), each);
+            let (low, high) = (
+                _mm256_castsi256_ps(_mm256_cmpeq_epi32(low, each)),
+                _mm256_castsi256_ps(_mm256_cmpeq_epi32(high, each)),
+            );
+            Self([
+                _mm256_add_ps(self.0[0], _mm256_and_ps(low, more)),
+                _mm256_add_ps(self.0[1], _mm256_and_ps(high, more)),
+            ])
+        }
     }
 
     #[inline(always)]
@@ -316,6 +358,7 @@ unsafe impl Lanes for Avx512 {
     const PANEL: usize = 2;
     const MANY: usize = 12;
     const MOST: usize = 14;
+    const FEW: usize = 14;
 
     #[inline(always)]
     unsafe fn zero() -> Self {
@@ -354,6 +397,37 @@ unsafe impl Lanes for Avx512 {
     unsafe fn load_i8(from: *const i8) -> Self {
         // SAFETY: the caller gives 16 numbers.
         Self(unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast()))) })
+    }
+
+    #[inline(always)]
+    unsafe fn load_codes(codes: *const u8, half: usize, meaning: &Codes) -> Self {
+        // SAFETY: the caller gives 16 bytes.
+        unsafe {
+            let codes = _mm512_cvtepu8_epi32(_mm_loadu_si128(codes.cast()));
+            // Four bits of each are looked at.
+            let codes = match half {
+                0 => codes,
+                _ => _mm512_srli_epi32::<4>(codes),
+            };
+            Self(_mm512_permutexvar_ps(
+                codes,
+                _mm512_loadu_ps(meaning.numbers.as_ptr()),
+            ))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn add_where(self, bits: *const u8, more: f32) -> Self {
+        // SAFETY: the caller gives two bytes.
+        unsafe {
+            let bits = bits.cast::<u16>().read_unaligned();
+            Self(_mm512_mask_add_ps(
+                self.0,
+                bits,
+                self.0,
+                _mm512_set1_ps(more),
+            ))
+        }
     }
 
     #[inline(always)]

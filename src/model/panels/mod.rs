@@ -5,12 +5,16 @@
 //! order, so that company, threads and instruction sets make no difference to a single bit: columns in ascending order,
 //! [`sums::TOGETHER`] of them in a sum of their own that is then added to those before.
 
+mod blocks;
 mod packed;
 pub(super) mod sums;
+mod unblock;
 mod unpack;
+mod widen;
 
 use super::blocks::BlockFormat;
 use super::kernel::Set;
+use blocks::Blocks;
 use candle_core::{DType, Result, Tensor};
 use half::{bf16, f16};
 use packed::Packed;
@@ -22,10 +26,6 @@ use std::sync::{Arc, Mutex};
 pub(crate) const WIDTH: usize = 32;
 /// Columns of a panel that are laid out together.
 const COLUMNS: usize = 16;
-/// Columns with scales of their own in panels of [`Numbers::Q8`], as in a block of Q8_0.
-const SCALED: usize = 32;
-/// Bytes of such columns of a panel: a scale a row, then a whole number a row for each column.
-const SCALED_BYTES: usize = WIDTH * (2 + SCALED);
 
 /// Matrices of fewer bytes stay in a cache, where there is nothing to be gained by packing.
 const SMALL: usize = 1 << 20;
@@ -69,8 +69,8 @@ enum Numbers {
     F32(Arc<Vec<f32>>),
     F16(Arc<Vec<f16>>),
     BF16(Arc<Vec<bf16>>),
-    /// Q8_0: `[panel][block of columns]`, each `[row]` f16 and `[column][row]` i8.
-    Q8(Arc<Vec<u8>>),
+    /// Blocks of GGUF.
+    Blocks(Blocks),
     /// f32 or bf16 in fewer bits.
     Packed(Packed),
 }
@@ -132,34 +132,24 @@ impl Panels {
         Self::held(matrix, |_| if packed { usize::MAX } else { 0 })
     }
 
-    /// A matrix of Q8_0 blocks, row by row.
+    /// A matrix of GGUF blocks, row by row.
     ///
     /// # Errors
     /// If the bytes are not those of such a matrix.
-    pub(crate) fn of_q8_0(bytes: &[u8], rows: usize, columns: usize) -> Result<Self> {
-        let row = columns / SCALED * BlockFormat::Q8_0.bytes();
-        if !columns.is_multiple_of(SCALED) || bytes.len() != rows * row {
-            candle_core::bail!("{} bytes are not {rows} rows of Q8_0", bytes.len());
-        }
-        let mut panels = vec![0; rows.div_ceil(WIDTH) * columns / SCALED * SCALED_BYTES];
-        let panel = columns / SCALED * SCALED_BYTES;
-        panels
-            .par_chunks_mut(panel.max(1))
-            .zip(bytes.par_chunks((WIDTH * row).max(1)))
-            .for_each(|(panel, rows)| {
-                for (at, blocks) in rows.chunks_exact(row).enumerate() {
-                    let blocks = blocks.chunks_exact(BlockFormat::Q8_0.bytes());
-                    for (group, block) in panel.chunks_exact_mut(SCALED_BYTES).zip(blocks) {
-                        let (scales, numbers) = group.split_at_mut(2 * WIDTH);
-                        scales[2 * at..2 * at + 2].copy_from_slice(&block[..2]);
-                        for (column, number) in numbers.chunks_exact_mut(WIDTH).zip(&block[2..]) {
-                            column[at] = *number;
-                        }
-                    }
-                }
-            });
+    pub(crate) fn of_blocks(
+        format: BlockFormat,
+        bytes: &[u8],
+        rows: usize,
+        columns: usize,
+    ) -> Result<Self> {
+        let Some(blocks) = Blocks::of(format, bytes, rows, columns) else {
+            candle_core::bail!(
+                "{} bytes are not {rows} rows of {columns} numbers in {format:?}",
+                bytes.len()
+            );
+        };
         Ok(Self {
-            numbers: Numbers::Q8(Arc::new(panels)),
+            numbers: Numbers::Blocks(blocks),
             rows,
             columns,
             after: Arc::default(),
@@ -186,7 +176,7 @@ impl Panels {
             Numbers::F32(w) => of(w),
             Numbers::F16(w) => of(w),
             Numbers::BF16(w) => of(w),
-            Numbers::Q8(w) => of(w),
+            Numbers::Blocks(w) => of(&w.bytes),
             Numbers::Packed(w) => of(w.bytes(0..w.panels())),
         }
     }
@@ -197,7 +187,7 @@ impl Panels {
             Numbers::F32(_) => Some(DType::F32),
             Numbers::F16(_) => Some(DType::F16),
             Numbers::BF16(_) => Some(DType::BF16),
-            Numbers::Q8(_) => None,
+            Numbers::Blocks(_) => None,
             Numbers::Packed(w) if w.low() == 3 => Some(DType::F32),
             Numbers::Packed(_) => Some(DType::BF16),
         }
@@ -211,9 +201,9 @@ impl Panels {
             let share = self.rows as f64 / (panels * WIDTH).max(1) as f64;
             return (w.bytes(0..panels).len() as f64 * share) as u64;
         }
-        match self.floats() {
-            Some(dtype) => numbers * dtype.size_in_bytes() as u64,
-            None => numbers / SCALED as u64 * BlockFormat::Q8_0.bytes() as u64,
+        match &self.numbers {
+            Numbers::Blocks(w) => numbers / w.format.numbers() as u64 * w.format.bytes() as u64,
+            _ => numbers * self.floats().map_or(0, |dtype| dtype.size_in_bytes()) as u64,
         }
     }
 
@@ -244,7 +234,7 @@ impl Panels {
             (Numbers::F32(a), Numbers::F32(b)) => Arc::ptr_eq(a, b),
             (Numbers::F16(a), Numbers::F16(b)) => Arc::ptr_eq(a, b),
             (Numbers::BF16(a), Numbers::BF16(b)) => Arc::ptr_eq(a, b),
-            (Numbers::Q8(a), Numbers::Q8(b)) => Arc::ptr_eq(a, b),
+            (Numbers::Blocks(a), Numbers::Blocks(b)) => Arc::ptr_eq(&a.bytes, &b.bytes),
             (Numbers::Packed(a), Numbers::Packed(b)) => a.same_memory(b),
             _ => false,
         }
@@ -266,17 +256,7 @@ impl Panels {
                 f32::from_bits(u32::from(v.to_bits()) << 16)
             }),
             Numbers::Packed(w) => w.row(row, out),
-            Numbers::Q8(w) => {
-                let panel = w
-                    .chunks_exact(self.columns / SCALED * SCALED_BYTES)
-                    .nth(panel);
-                let groups = panel.unwrap_or_default().chunks_exact(SCALED_BYTES);
-                for (group, out) in groups.zip(out.chunks_exact_mut(SCALED)) {
-                    let (scales, numbers) = group.split_at(2 * WIDTH);
-                    let scale = f16::from_le_bytes([scales[2 * at], scales[2 * at + 1]]).to_f32();
-                    gather(&numbers[at..], out, |q| scale * f32::from(q as i8));
-                }
-            }
+            Numbers::Blocks(w) => w.row(row, out),
         }
     }
 
@@ -354,12 +334,12 @@ fn turn_with<S: Copy, T>(
 mod tests {
     use super::*;
     use candle_core::Device;
-    use candle_core::quantized::{GgmlDType, QTensor};
+    use candle_core::quantized::QTensor;
     use rand::{Rng, SeedableRng};
 
     #[test]
     fn rows_come_back_as_they_were() {
-        for (rows, columns) in [(1, 32), (33, 64), (32, 96), (70, 32)] {
+        for (rows, columns) in [(1, 32), (33, 256), (32, 96), (70, 32)] {
             let matrix = Tensor::randn(0f32, 1.0, (rows, columns), &Device::Cpu).unwrap();
             for dtype in [DType::F32, DType::F16, DType::BF16] {
                 let matrix = matrix.to_dtype(dtype).unwrap();
@@ -376,14 +356,21 @@ mod tests {
                 assert_eq!(first.table(), expected[..columns]);
                 assert!(panels.first(rows + 1).is_err());
             }
-            let blocks = QTensor::quantize(&matrix, GgmlDType::Q8_0).unwrap();
-            let panels = Panels::of_q8_0(&blocks.data().unwrap(), rows, columns).unwrap();
-            let wide = blocks.dequantize(&Device::Cpu).unwrap();
-            let expected: Vec<f32> = wide.flatten_all().unwrap().to_vec1().unwrap();
-            assert_eq!(panels.table(), expected);
-            assert_eq!(panels.bytes(), (rows * columns / 32 * 34) as u64);
+            for format in BlockFormat::ALL {
+                if columns % format.numbers() > 0 {
+                    continue;
+                }
+                let blocks = QTensor::quantize(&matrix, format.dtype()).unwrap();
+                let bytes = blocks.data().unwrap();
+                let panels = Panels::of_blocks(format, &bytes, rows, columns).unwrap();
+                let wide = blocks.dequantize(&Device::Cpu).unwrap();
+                let expected: Vec<f32> = wide.flatten_all().unwrap().to_vec1().unwrap();
+                assert_eq!(panels.table(), expected);
+                assert_eq!(panels.bytes(), bytes.len() as u64);
+            }
         }
-        assert!(Panels::of_q8_0(&[0; 34], 1, 64).is_err());
+        let error = Panels::of_blocks(BlockFormat::Q8_0, &[0; 34], 1, 64);
+        assert!(error.unwrap_err().to_string().contains("Q8_0"));
     }
 
     fn bits(panels: &Panels) -> Vec<u32> {

@@ -1,9 +1,12 @@
 //! The sums of a panel with a group of input rows.
 #![allow(unsafe_code)]
 
+use super::super::blocks::BlockFormat;
 use super::super::input::Input;
 use super::super::lanes::Lanes;
-use super::{Numbers, Panels, SCALED, SCALED_BYTES, WIDTH, unpack};
+use super::blocks::Blocks;
+use super::unblock::Blocked;
+use super::{Numbers, Panels, WIDTH, unpack, widen};
 use half::{bf16, f16};
 use std::ops::Range;
 
@@ -18,6 +21,8 @@ const CACHED: usize = 1 << 18;
 /// Bytes ahead of which memory is asked for, into the second-level cache and into the first.
 pub(super) const FAR: usize = 1 << 15;
 pub(super) const NEAR: usize = 1 << 12;
+/// Input rows at most for which two pieces are summed at once: their sums are few.
+const APART: usize = 2;
 /// From so many input rows on, theirs are asked for too, so many columns ahead.
 const FEW: usize = 4;
 const SOON: usize = 16;
@@ -31,12 +36,19 @@ pub(super) const LINE: usize = 64;
 pub(in crate::model) unsafe trait Columns: Copy {
     /// Columns between which nothing but [`Self::next`] is needed.
     const RUN: usize;
+    /// Whether the sums of two pieces at once keep the processor busier than those of one: where numbers take so little memory
+    /// that every sum would wait for the one before.
+    const APART: bool;
+    /// Whether they are in f32 already, so that nothing is done again for every group of input rows.
+    const WIDE: bool;
+    /// What columns of a run have in common.
+    type Begun<L: Lanes, const P: usize>: Copy;
 
     /// What comes before the next [`Self::RUN`] columns. `AHEAD` asks for what comes later.
     ///
     /// # Safety
     /// The processor must have the instructions of `L`, and there must be such columns; so below.
-    unsafe fn begin<L: Lanes, const P: usize, const AHEAD: bool>(&mut self) -> [L; P];
+    unsafe fn begin<L: Lanes, const P: usize, const AHEAD: bool>(&mut self) -> Self::Begun<L, P>;
 
     /// The next column's `P` times 16 numbers, given what came before it.
     ///
@@ -44,8 +56,11 @@ pub(in crate::model) unsafe trait Columns: Copy {
     /// As above.
     unsafe fn next<L: Lanes, const P: usize, const AHEAD: bool>(
         &mut self,
-        begun: &[L; P],
+        begun: &Self::Begun<L, P>,
     ) -> [L; P];
+
+    /// Those after so many columns, whole runs.
+    fn after(self, columns: usize) -> Self;
 }
 
 /// A panel in pieces of [`TOGETHER`] columns, the last of which may have fewer.
@@ -53,6 +68,11 @@ pub(in crate::model) unsafe trait Columns: Copy {
 /// # Safety
 /// As for [`Columns`].
 pub(in crate::model) unsafe trait Pieces: Copy {
+    /// Whether they are multiplied with any number of input rows at once, or with [`Lanes::FEW`] at most.
+    const MANY: bool;
+    /// Whether there may be [`Self::two`].
+    const APART: bool;
+
     /// The sums of the next piece, of so many columns, with a group of `C` input rows; `x` is left after them.
     ///
     /// # Safety
@@ -62,10 +82,28 @@ pub(in crate::model) unsafe trait Pieces: Copy {
         x: &mut *const f32,
         columns: usize,
     ) -> [[L; P]; C];
+
+    /// The same of the next two whole pieces.
+    ///
+    /// # Safety
+    /// As above.
+    unsafe fn two<L: Lanes, const P: usize, const C: usize, const AHEAD: bool>(
+        &mut self,
+        x: &mut *const f32,
+    ) -> [[[L; P]; C]; 2];
+
+    /// The next piece in f32, `[column][row]`, of both halves of its columns.
+    ///
+    /// # Safety
+    /// The processor must have the instructions of `L`; there must be such a piece, and room for it.
+    unsafe fn widen<L: Lanes>(&mut self, columns: usize, out: *mut f32);
 }
 
 // SAFETY: reads what it says of the columns.
 unsafe impl<W: Columns> Pieces for W {
+    const MANY: bool = W::WIDE;
+    const APART: bool = W::APART;
+
     #[inline(always)]
     unsafe fn sums<L: Lanes, const P: usize, const C: usize, const AHEAD: bool>(
         &mut self,
@@ -84,17 +122,78 @@ unsafe impl<W: Columns> Pieces for W {
                     if C > FEW {
                         L::prefetch_near(x.wrapping_add(SOON * C).cast());
                     }
-                    let ws = self.next::<L, P, AHEAD>(&begun);
-                    for (c, sums) in sums.iter_mut().enumerate() {
-                        let x = L::splat(x.add(c));
-                        for (sum, w) in sums.iter_mut().zip(&ws) {
-                            *sum = sum.add_product(*w, x);
-                        }
-                    }
+                    let w = self.next::<L, P, AHEAD>(&begun);
+                    add::<L, P, C>(&mut sums, &w, *x);
                     *x = x.add(C);
                 }
             }
             sums
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn two<L: Lanes, const P: usize, const C: usize, const AHEAD: bool>(
+        &mut self,
+        x: &mut *const f32,
+    ) -> [[[L; P]; C]; 2] {
+        // SAFETY: the caller's.
+        unsafe {
+            let mut sums = [[[L::zero(); P]; C]; 2];
+            let mut second = self.after(TOGETHER);
+            for _ in 0..TOGETHER / W::RUN {
+                let begun = self.begin::<L, P, AHEAD>();
+                let begun_second = second.begin::<L, P, AHEAD>();
+                for _ in 0..W::RUN {
+                    let w = self.next::<L, P, AHEAD>(&begun);
+                    add::<L, P, C>(&mut sums[0], &w, *x);
+                    let w = second.next::<L, P, AHEAD>(&begun_second);
+                    add::<L, P, C>(&mut sums[1], &w, x.add(TOGETHER * C));
+                    *x = x.add(C);
+                }
+            }
+            *x = x.add(TOGETHER * C);
+            *self = second;
+            sums
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn widen<L: Lanes>(&mut self, columns: usize, mut out: *mut f32) {
+        let mut left = columns;
+        while left > 0 {
+            let run = left.min(W::RUN);
+            left -= run;
+            // SAFETY: the caller's.
+            unsafe {
+                let begun = self.begin::<L, 2, true>();
+                for _ in 0..run {
+                    for numbers in self.next::<L, 2, true>(&begun) {
+                        numbers.store(out);
+                        out = out.add(LANES);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Add a column's products with the `C` inputs at `x`.
+///
+/// # Safety
+/// The processor must have the instructions of `L`.
+#[inline(always)]
+pub(super) unsafe fn add<L: Lanes, const P: usize, const C: usize>(
+    sums: &mut [[L; P]; C],
+    w: &[L; P],
+    x: *const f32,
+) {
+    for (c, sums) in sums.iter_mut().enumerate() {
+        // SAFETY: the caller's.
+        unsafe {
+            let x = L::splat(x.add(c));
+            for (sum, w) in sums.iter_mut().zip(w) {
+                *sum = sum.add_product(*w, x);
+            }
         }
     }
 }
@@ -104,6 +203,9 @@ unsafe impl<W: Columns> Pieces for W {
 /// # Safety
 /// `load` reads 16 numbers.
 pub(in crate::model) unsafe trait Float: Copy {
+    /// Whether it is f32.
+    const WIDE: bool;
+
     /// The 16 numbers at `from`.
     ///
     /// # Safety
@@ -113,6 +215,8 @@ pub(in crate::model) unsafe trait Float: Copy {
 
 // SAFETY: as the methods of `L` promise, so below.
 unsafe impl Float for f32 {
+    const WIDE: bool = true;
+
     #[inline(always)]
     unsafe fn load<L: Lanes>(from: *const Self) -> L {
         // SAFETY: the caller's, so below.
@@ -122,6 +226,8 @@ unsafe impl Float for f32 {
 
 // SAFETY: as above.
 unsafe impl Float for f16 {
+    const WIDE: bool = false;
+
     #[inline(always)]
     unsafe fn load<L: Lanes>(from: *const Self) -> L {
         // SAFETY: as above.
@@ -131,6 +237,8 @@ unsafe impl Float for f16 {
 
 // SAFETY: as above.
 unsafe impl Float for bf16 {
+    const WIDE: bool = false;
+
     #[inline(always)]
     unsafe fn load<L: Lanes>(from: *const Self) -> L {
         // SAFETY: as above.
@@ -152,15 +260,15 @@ impl<T> Floats<T> {
 // SAFETY: `next` reads the numbers of its column alone.
 unsafe impl<T: Float> Columns for Floats<T> {
     const RUN: usize = TOGETHER;
+    const APART: bool = false;
+    const WIDE: bool = T::WIDE;
+    type Begun<L: Lanes, const P: usize> = ();
 
     #[inline(always)]
-    unsafe fn begin<L: Lanes, const P: usize, const AHEAD: bool>(&mut self) -> [L; P] {
-        // SAFETY: the caller's.
-        [unsafe { L::zero() }; P]
-    }
+    unsafe fn begin<L: Lanes, const P: usize, const AHEAD: bool>(&mut self) {}
 
     #[inline(always)]
-    unsafe fn next<L: Lanes, const P: usize, const AHEAD: bool>(&mut self, _: &[L; P]) -> [L; P] {
+    unsafe fn next<L: Lanes, const P: usize, const AHEAD: bool>(&mut self, (): &()) -> [L; P] {
         // SAFETY: the caller's.
         unsafe {
             let at: *const u8 = self.0.cast();
@@ -178,57 +286,9 @@ unsafe impl<T: Float> Columns for Floats<T> {
             out
         }
     }
-}
 
-/// Whole numbers of eight bits with scales.
-#[derive(Clone, Copy)]
-pub(in crate::model) struct Scaled {
-    scales: *const f16,
-    numbers: *const i8,
-    /// 1 for the second half of each column.
-    half: usize,
-}
-
-// SAFETY: `begin` reads the scales of its columns and `next` the numbers of its own.
-unsafe impl Columns for Scaled {
-    const RUN: usize = SCALED;
-
-    #[inline(always)]
-    unsafe fn begin<L: Lanes, const P: usize, const AHEAD: bool>(&mut self) -> [L; P] {
-        // SAFETY: the caller's.
-        unsafe {
-            let at: *const u8 = self.scales.cast();
-            for line in 0..SCALED_BYTES.div_ceil(LINE) {
-                if AHEAD {
-                    L::prefetch_far(at.wrapping_add(FAR + line * LINE));
-                }
-                L::prefetch_near(at.wrapping_add(NEAR + line * LINE));
-            }
-            let mut out = [L::zero(); P];
-            for (p, out) in out.iter_mut().enumerate() {
-                *out = L::load_f16(self.scales.add(p * LANES));
-            }
-            // Scales are two bytes each, numbers one.
-            self.numbers = at.add(2 * WIDTH - self.half * LANES).cast();
-            self.scales = at.wrapping_add(SCALED_BYTES).cast();
-            out
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn next<L: Lanes, const P: usize, const AHEAD: bool>(
-        &mut self,
-        scales: &[L; P],
-    ) -> [L; P] {
-        // SAFETY: the caller's.
-        unsafe {
-            let mut out = *scales;
-            for (p, out) in out.iter_mut().enumerate() {
-                *out = out.mul(L::load_i8(self.numbers.add(p * LANES)));
-            }
-            self.numbers = self.numbers.wrapping_add(WIDTH);
-            out
-        }
+    fn after(self, columns: usize) -> Self {
+        Self(self.0.wrapping_add(columns * WIDTH))
     }
 }
 
@@ -242,11 +302,17 @@ pub(in crate::model) struct Soon {
 }
 
 impl Soon {
-    /// All of `bytes` from `at` on, in so many turns.
-    pub(super) fn new(at: *const u8, bytes: usize, turns: usize) -> Self {
+    /// Nothing.
+    pub(super) fn nothing() -> Self {
+        Self::new(std::ptr::null()..std::ptr::null(), 1)
+    }
+
+    /// All of `memory`, in so many turns.
+    pub(super) fn new(memory: Range<*const u8>, turns: usize) -> Self {
+        let bytes = memory.end.addr() - memory.start.addr();
         Self {
-            at,
-            end: at.wrapping_add(bytes),
+            at: memory.start,
+            end: memory.end,
             lines: bytes.div_ceil(LINE).div_ceil(turns.max(1)),
         }
     }
@@ -293,18 +359,41 @@ pub(in crate::model) unsafe fn sums<
     unsafe {
         let mut totals = [[L::zero(); P]; C];
         let mut left = columns;
+        if W::APART && C <= APART {
+            while left >= 2 * TOGETHER {
+                left -= 2 * TOGETHER;
+                for sums in w.two::<L, P, C, AHEAD>(&mut x) {
+                    add_all(&mut totals, &sums);
+                }
+            }
+        }
         while left > 0 {
             let together = left.min(TOGETHER);
             left -= together;
             soon.ask::<L>();
             let sums = w.sums::<L, P, C, AHEAD>(&mut x, together);
-            for (totals, sums) in totals.iter_mut().zip(sums) {
-                for (total, sum) in totals.iter_mut().zip(sums) {
-                    *total = total.add(sum);
-                }
-            }
+            add_all(&mut totals, &sums);
         }
         totals
+    }
+}
+
+/// Add sums to those before.
+///
+/// # Safety
+/// The processor must have the instructions of `L`.
+#[inline(always)]
+unsafe fn add_all<L: Lanes, const P: usize, const C: usize>(
+    totals: &mut [[L; P]; C],
+    sums: &[[L; P]; C],
+) {
+    for (total, sum) in totals
+        .as_flattened_mut()
+        .iter_mut()
+        .zip(sums.as_flattened())
+    {
+        // SAFETY: the caller's.
+        *total = unsafe { total.add(*sum) };
     }
 }
 
@@ -332,18 +421,16 @@ pub(in crate::model) unsafe fn products<L: Lanes>(
                 3 => unpack::products::<L, 3>(w, input, first, out),
                 _ => unpack::products::<L, 1>(w, input, first, out),
             },
-            Numbers::Q8(w) => {
-                let bytes = columns / SCALED * SCALED_BYTES;
-                each::<L, _>(input, first, out, w.as_ptr(), bytes, |panel, half| Scaled {
-                    scales: w
-                        .as_ptr()
-                        .add(panel * bytes)
-                        .cast::<f16>()
-                        .add(half * LANES),
-                    numbers: std::ptr::null(),
-                    half,
-                });
-            }
+            Numbers::Blocks(w) => match w.format {
+                BlockFormat::Q4_0 => blocked::<L, 0>(w, input, first, out),
+                BlockFormat::Q4_1 => blocked::<L, 1>(w, input, first, out),
+                BlockFormat::Q5_0 => blocked::<L, 2>(w, input, first, out),
+                BlockFormat::Q5_1 => blocked::<L, 3>(w, input, first, out),
+                BlockFormat::Q8_0 => blocked::<L, 4>(w, input, first, out),
+                BlockFormat::Q4_K => blocked::<L, 5>(w, input, first, out),
+                BlockFormat::Q5_K => blocked::<L, 6>(w, input, first, out),
+                BlockFormat::Q6_K => blocked::<L, 7>(w, input, first, out),
+            },
         }
     }
 }
@@ -353,23 +440,55 @@ pub(in crate::model) unsafe fn products<L: Lanes>(
 /// # Safety
 /// As there.
 #[inline(always)]
-pub(in crate::model) unsafe fn floats<L: Lanes, T: Float>(
-    panels: &[T],
+unsafe fn floats<L: Lanes, T: Float>(
+    w: &[T],
     input: &Input<'_>,
     first: usize,
     out: &mut [&mut [f32]],
 ) {
     let panel = input.columns * WIDTH;
-    let last = out.iter().map(|out| first + out.len()).max().unwrap_or(0);
-    assert!(panels.len() >= last.div_ceil(WIDTH) * panel);
-    // SAFETY: the processor is the caller's; the panels are there, as asserted.
+    // SAFETY: the processor is the caller's, and so are the panels.
     unsafe {
-        let w = panels.as_ptr();
-        let bytes = panel * size_of::<T>();
-        each::<L, _>(input, first, out, w.cast(), bytes, |at, half| {
-            Floats(w.add(at * panel + half * LANES))
-        });
+        widen::products::<L, _>(
+            input,
+            first,
+            out,
+            |some| memory(&w[some.start * panel..w.len().min(some.end * panel)]),
+            |at, half| Floats(w[at * panel..].as_ptr().add(half * LANES)),
+        );
     }
+}
+
+/// [`products`] of panels of GGUF blocks of format number `F`.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn blocked<L: Lanes, const F: usize>(
+    w: &Blocks,
+    input: &Input<'_>,
+    first: usize,
+    out: &mut [&mut [f32]],
+) {
+    let (bytes, format) = (&w.bytes, w.format);
+    let panel = input.columns / format.numbers() * format.bytes() * WIDTH;
+    assert!(format == BlockFormat::ALL[F]);
+    // SAFETY: the processor is the caller's, and so are the panels.
+    unsafe {
+        widen::products::<L, _>(
+            input,
+            first,
+            out,
+            |some| memory(&bytes[some.start * panel..bytes.len().min(some.end * panel)]),
+            |at, half| Blocked::<F>::at(bytes[at * panel..].as_ptr(), half),
+        );
+    }
+}
+
+/// Where numbers lie.
+pub(super) fn memory<T>(numbers: &[T]) -> Range<*const u8> {
+    let memory = numbers.as_ptr_range();
+    memory.start.cast()..memory.end.cast()
 }
 
 /// How many of so many panels of `bytes` each are kept in the cache at a time: in tiles of about the same size.
@@ -378,74 +497,45 @@ pub(super) fn tile(panels: usize, bytes: usize) -> usize {
     panels.div_ceil(panels.div_ceil(most).max(1)).max(1)
 }
 
-/// The products of panels that `at` finds by index and half, `bytes` each from `w` on.
+/// The products of some panels, which `at` finds by index and half, with some groups of input rows; those who follow ask for
+/// what `soon` tells, in so many turns. `FRESH` ones come from memory, or did while those before were read, and are asked for.
 ///
 /// # Safety
 /// The processor must have the instructions of `L`, and the panels that `out` asks for must be there.
 #[inline(always)]
-pub(super) unsafe fn each<L: Lanes, W: Pieces>(
-    input: &Input<'_>,
-    first: usize,
-    out: &mut [&mut [f32]],
-    w: *const u8,
-    bytes: usize,
-    at: impl Fn(usize, usize) -> W,
-) {
-    let count = out.first().map_or(0, |out| out.len());
-    let (mut from, end) = (first / WIDTH, (first + count).div_ceil(WIDTH));
-    let tile = tile(end - from, bytes);
-    while from < end {
-        let to = end.min(from + tile);
-        let soon = |turns| Soon::new(w.wrapping_add(to * bytes), tile * bytes, turns);
-        // SAFETY: the caller's.
-        unsafe { tiled::<L, W, true>(input, first, out, from..to, soon, &at) }
-        from = to;
-    }
-}
-
-/// The products of some of those panels. `FRESH` ones come from memory with the first group of rows, or did while those
-/// before were read, and from the cache with all others, which ask for what `soon` tells in so many turns.
-///
-/// # Safety
-/// As for [`each`].
-#[inline(always)]
 pub(super) unsafe fn tiled<L: Lanes, W: Pieces, const FRESH: bool>(
     input: &Input<'_>,
+    groups: Range<usize>,
     first: usize,
     out: &mut [&mut [f32]],
     panels: Range<usize>,
     soon: impl Fn(usize) -> Soon,
-    at: impl Fn(usize, usize) -> W,
+    mut at: impl FnMut(usize, usize) -> W,
 ) {
     let count = out.first().map_or(0, |out| out.len());
     assert!(out.len() == input.rows && out.iter().all(|out| out.len() == count));
     let turns = input.columns.div_ceil(TOGETHER);
-    let jobs = panels.len() * (WIDTH / LANES / L::PANEL) * (input.groups - usize::from(FRESH));
+    let jobs = panels.len() * (WIDTH / LANES / L::PANEL) * groups.len();
     let mut soon = soon(jobs * turns);
-    let none = Soon::new(std::ptr::null(), 0, 1);
-    for (i, (x, rows)) in input.groups().enumerate() {
-        let fresh = FRESH && i == 0;
+    for (x, rows) in input.groups().skip(groups.start).take(groups.len()) {
         for panel in panels.clone() {
             for half in 0..WIDTH / LANES / L::PANEL {
-                if panel * WIDTH + half * LANES >= first + count {
-                    continue;
-                }
-                let mut job = Job {
+                let job = Job {
                     w: at(panel, half),
                     x,
                     columns: input.columns,
                     row: panel * WIDTH + half * LANES,
                     first,
-                    soon: none,
+                    soon,
                 };
-                if !fresh {
-                    job.soon = soon;
-                    soon = soon.after(turns);
+                soon = soon.after(turns);
+                if job.row >= first + count {
+                    continue;
                 }
                 let out = &mut out[rows.clone()];
                 // SAFETY: the caller's.
                 unsafe {
-                    match (L::PANEL, fresh) {
+                    match (L::PANEL, FRESH) {
                         (1, true) if half == 0 => job.rows::<L, 1, true>(out),
                         (1, _) => job.rows::<L, 1, false>(out),
                         (_, true) => job.rows::<L, 2, true>(out),
@@ -498,6 +588,11 @@ impl<W: Pieces> Job<W> {
         self,
         out: &mut [&mut [f32]],
     ) {
+        // So that nothing is compiled that is never asked for.
+        if const { C > if W::MANY { L::MOST } else { L::FEW } } {
+            debug_assert!(false, "{C} rows at once");
+            return;
+        }
         // SAFETY: the caller's; sums are written where `out` is as long as asserted, and beyond it to a copy.
         unsafe {
             let sums = L::panel::<W, P, C, AHEAD>(self.w, self.x, self.columns, self.soon);

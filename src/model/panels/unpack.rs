@@ -5,14 +5,9 @@ use super::super::input::Input;
 use super::super::lanes::Lanes;
 use super::WIDTH;
 use super::packed::{CODES, GROUP, HEADER, Packed, group, piece};
-use super::sums::{self, Columns, FAR, Floats, LANES, LINE, NEAR, Pieces, Soon, TOGETHER};
+use super::sums::{Columns, FAR, Floats, LANES, LINE, NEAR, Pieces, TOGETHER, memory};
+use super::widen;
 use half::bf16;
-use std::cell::Cell;
-
-thread_local! {
-    /// Room for a tile of panels in f32: fresh memory would be cleared for each.
-    static ROOM: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
-}
 
 /// Groups of columns with codes.
 #[derive(Clone, Copy)]
@@ -29,9 +24,13 @@ struct Coded<const LOW: usize> {
 // SAFETY: `begin` reads the table and `next` its column's numbers and less than the codes behind them.
 unsafe impl<const LOW: usize> Columns for Coded<LOW> {
     const RUN: usize = GROUP;
+    const APART: bool = false;
+    const WIDE: bool = false;
+    /// The table.
+    type Begun<L: Lanes, const P: usize> = L;
 
     #[inline(always)]
-    unsafe fn begin<L: Lanes, const P: usize, const AHEAD: bool>(&mut self) -> [L; P] {
+    unsafe fn begin<L: Lanes, const P: usize, const AHEAD: bool>(&mut self) -> L {
         // SAFETY: the caller's.
         unsafe {
             for line in 0..group(LOW) / LINE {
@@ -43,18 +42,15 @@ unsafe impl<const LOW: usize> Columns for Coded<LOW> {
             self.lows = self.at;
             self.codes = self.at.add(GROUP * WIDTH * LOW);
             self.at = self.at.wrapping_add(group(LOW));
-            [L::load(self.table); P]
+            L::load(self.table)
         }
     }
 
     #[inline(always)]
-    unsafe fn next<L: Lanes, const P: usize, const AHEAD: bool>(
-        &mut self,
-        table: &[L; P],
-    ) -> [L; P] {
+    unsafe fn next<L: Lanes, const P: usize, const AHEAD: bool>(&mut self, table: &L) -> [L; P] {
         // SAFETY: the caller's.
         unsafe {
-            let mut out = *table;
+            let mut out = [*table; P];
             for (p, out) in out.iter_mut().enumerate() {
                 // Both halves are asked for from the first on.
                 let half = if P == 1 { self.half } else { p };
@@ -64,6 +60,13 @@ unsafe impl<const LOW: usize> Columns for Coded<LOW> {
             self.lows = self.lows.wrapping_add(WIDTH * LOW);
             self.codes = self.codes.wrapping_add(CODES);
             out
+        }
+    }
+
+    fn after(self, columns: usize) -> Self {
+        Self {
+            at: self.at.wrapping_add(columns / GROUP * group(LOW)),
+            ..self
         }
     }
 }
@@ -114,59 +117,13 @@ impl<const LOW: usize> Panel<LOW> {
             }
         }
     }
-
-    /// The panel in f32, `[column][row]`.
-    ///
-    /// # Safety
-    /// The processor must have the instructions of `L`; there must be so many columns, and room for them.
-    #[inline(always)]
-    unsafe fn widen<L: Lanes, const AHEAD: bool>(mut self, columns: usize, mut out: *mut f32) {
-        let mut left = columns;
-        while left > 0 {
-            let together = left.min(TOGETHER);
-            left -= together;
-            // SAFETY: the caller's.
-            unsafe {
-                match self.next::<L, AHEAD>(together) {
-                    Next::Coded(w) => widen::<L, _, AHEAD>(w, together, out),
-                    Next::Single(w) => widen::<L, _, AHEAD>(w, together, out),
-                    Next::Half(w) => widen::<L, _, AHEAD>(w, together, out),
-                }
-                out = out.add(together * WIDTH);
-            }
-        }
-    }
-}
-
-/// Columns in f32.
-///
-/// # Safety
-/// As for [`Panel::widen`].
-#[inline(always)]
-unsafe fn widen<L: Lanes, W: Columns, const AHEAD: bool>(
-    mut w: W,
-    columns: usize,
-    mut out: *mut f32,
-) {
-    let mut left = columns;
-    while left > 0 {
-        let run = left.min(W::RUN);
-        left -= run;
-        // SAFETY: the caller's.
-        unsafe {
-            let begun = w.begin::<L, 2, AHEAD>();
-            for _ in 0..run {
-                for numbers in w.next::<L, 2, AHEAD>(&begun) {
-                    numbers.store(out);
-                    out = out.add(LANES);
-                }
-            }
-        }
-    }
 }
 
 // SAFETY: a piece reads its own bytes.
 unsafe impl<const LOW: usize> Pieces for Panel<LOW> {
+    const MANY: bool = false;
+    const APART: bool = false;
+
     #[inline(always)]
     unsafe fn sums<L: Lanes, const P: usize, const C: usize, const AHEAD: bool>(
         &mut self,
@@ -182,9 +139,32 @@ unsafe impl<const LOW: usize> Pieces for Panel<LOW> {
             }
         }
     }
+
+    unsafe fn two<L: Lanes, const P: usize, const C: usize, const AHEAD: bool>(
+        &mut self,
+        x: &mut *const f32,
+    ) -> [[[L; P]; C]; 2] {
+        // SAFETY: the caller's.
+        unsafe {
+            let first = self.sums::<L, P, C, AHEAD>(x, TOGETHER);
+            [first, self.sums::<L, P, C, AHEAD>(x, TOGETHER)]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn widen<L: Lanes>(&mut self, columns: usize, out: *mut f32) {
+        // SAFETY: the caller's.
+        unsafe {
+            match self.next::<L, true>(columns) {
+                Next::Coded(mut w) => w.widen::<L>(columns, out),
+                Next::Single(mut w) => w.widen::<L>(columns, out),
+                Next::Half(mut w) => w.widen::<L>(columns, out),
+            }
+        }
+    }
 }
 
-/// [`sums::products`] of packed panels.
+/// [`sums::products`](super::sums::products) of packed panels.
 ///
 /// # Safety
 /// As there.
@@ -195,45 +175,18 @@ pub(super) unsafe fn products<L: Lanes, const LOW: usize>(
     first: usize,
     out: &mut [&mut [f32]],
 ) {
-    let last = out.iter().map(|out| first + out.len()).max().unwrap_or(0);
-    assert!(packed.low() == LOW && packed.panels() >= last.div_ceil(WIDTH));
-    let panel = |panel: usize, half| Panel::<LOW> {
-        at: packed.bytes(panel..panel + 1).as_ptr(),
-        half,
-    };
-    // SAFETY: the processor is the caller's; the panels are there, as asserted.
+    assert!(packed.low() == LOW);
+    // SAFETY: the processor is the caller's, and so are the panels.
     unsafe {
-        if input.groups < 2 {
-            // Nothing is read twice, so there is nothing to keep or to ask for.
-            sums::each::<L, _>(input, first, out, std::ptr::null(), 0, panel);
-            return;
-        }
-        // What many rows are multiplied with is unpacked once for all of them.
-        let size = input.columns * WIDTH;
-        let panels = first / WIDTH..last.div_ceil(WIDTH);
-        let tile = sums::tile(panels.len(), size * size_of::<f32>());
-        let mut room = ROOM.take();
-        if room.len() < tile * size + LANES {
-            room.resize(tile * size + LANES, 0.0);
-        }
-        let aligned = room.as_ptr().align_offset(LINE).min(LANES);
-        let wide = room[aligned..].as_mut_ptr();
-        for from in panels.clone().step_by(tile) {
-            let tile = from..panels.end.min(from + tile);
-            for i in tile.clone() {
-                let out = wide.add((i - from) * size);
-                // All but the first tile were asked for while rows were multiplied with the one before.
-                match from == panels.start {
-                    true => panel(i, 0).widen::<L, true>(input.columns, out),
-                    false => panel(i, 0).widen::<L, false>(input.columns, out),
-                }
-            }
-            let next = packed.bytes(tile.end..tile.end + tile.len());
-            let soon = |turns| Soon::new(next.as_ptr(), next.len(), turns);
-            sums::tiled::<L, _, false>(input, first, out, tile, soon, |panel, half| {
-                Floats::at(wide.add((panel - from) * size + half * LANES).cast_const())
-            });
-        }
-        ROOM.set(room);
+        widen::products::<L, _>(
+            input,
+            first,
+            out,
+            |some| memory(packed.bytes(some)),
+            |panel, half| Panel::<LOW> {
+                at: packed.bytes(panel..panel + 1).as_ptr(),
+                half,
+            },
+        );
     }
 }
