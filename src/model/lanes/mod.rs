@@ -65,7 +65,7 @@ pub(super) unsafe trait Lanes: Copy {
     const MANY: usize;
     /// Most input rows of a single group, at most 14.
     const MOST: usize = Self::MANY;
-    /// For so many input rows at most, numbers that are not f32 are made that in registers; for more, once for all of them.
+    /// For so many input rows at most, panels of other numbers than f32 have loops that do not keep those.
     const FEW: usize = Self::MOST;
 
     /// All zero.
@@ -230,15 +230,6 @@ pub(super) unsafe trait Lanes: Copy {
     ) -> [[Self; P]; C] {
         // SAFETY: the caller's.
         unsafe { sums::sums::<Self, W, P, C, AHEAD>(w, x, columns, soon) }
-    }
-
-    /// [`Pieces::widen`] in a function of its own: of the pieces at an address.
-    ///
-    /// # Safety
-    /// As there; the pieces must be `W`.
-    unsafe fn widen<W: Pieces>(w: *mut (), columns: usize, out: *mut f32) {
-        // SAFETY: the caller's.
-        unsafe { (*w.cast::<W>()).widen::<Self>(columns, out) }
     }
 }
 

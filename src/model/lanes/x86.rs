@@ -51,12 +51,6 @@ macro_rules! own_functions {
             // SAFETY: the caller's.
             unsafe { own::<W, P, C, AHEAD>(w, x, columns, soon) }
         }
-
-        #[target_feature(enable = $features)]
-        unsafe fn widen<W: Pieces>(w: *mut (), columns: usize, out: *mut f32) {
-            // SAFETY: the caller's; the processor has the features of this function.
-            unsafe { (*w.cast::<W>()).widen::<Self>(columns, out) }
-        }
     };
 }
 
@@ -358,7 +352,7 @@ unsafe impl Lanes for Avx512 {
     const PANEL: usize = 2;
     const MANY: usize = 12;
     const MOST: usize = 14;
-    const FEW: usize = 14;
+    const FEW: usize = 4;
 
     #[inline(always)]
     unsafe fn zero() -> Self {

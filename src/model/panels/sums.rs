@@ -68,9 +68,9 @@ pub(in crate::model) unsafe trait Columns: Copy {
 /// # Safety
 /// As for [`Columns`].
 pub(in crate::model) unsafe trait Pieces: Copy {
-    /// Whether they are multiplied with any number of input rows at once, or with [`Lanes::FEW`] at most.
-    const MANY: bool;
-    /// Whether there may be [`Self::two`].
+    /// With how many input rows they are multiplied.
+    const COMPANY: Company;
+    /// Whether there is any use in [`Self::two`].
     const APART: bool;
 
     /// The sums of the next piece, of so many columns, with a group of `C` input rows; `x` is left after them.
@@ -90,18 +90,117 @@ pub(in crate::model) unsafe trait Pieces: Copy {
     unsafe fn two<L: Lanes, const P: usize, const C: usize, const AHEAD: bool>(
         &mut self,
         x: &mut *const f32,
-    ) -> [[[L; P]; C]; 2];
+    ) -> [[[L; P]; C]; 2] {
+        // SAFETY: the caller's.
+        unsafe {
+            let first = self.sums::<L, P, C, AHEAD>(x, TOGETHER);
+            [first, self.sums::<L, P, C, AHEAD>(x, TOGETHER)]
+        }
+    }
+}
 
-    /// The next piece in f32, `[column][row]`, of both halves of its columns.
+/// Pieces whose numbers can be kept in f32.
+///
+/// # Safety
+/// As for [`Columns`].
+pub(in crate::model) unsafe trait Narrow: Pieces {
+    /// [`Pieces::sums`], which leaves the numbers of the piece behind.
     ///
     /// # Safety
-    /// The processor must have the instructions of `L`; there must be such a piece, and room for it.
-    unsafe fn widen<L: Lanes>(&mut self, columns: usize, out: *mut f32);
+    /// As there, and there must be room for them.
+    unsafe fn keeping<L: Lanes, const P: usize, const C: usize, const AHEAD: bool>(
+        &mut self,
+        x: &mut *const f32,
+        columns: usize,
+        keep: &mut Keep,
+    ) -> [[L; P]; C];
+}
+
+/// With how many input rows pieces are multiplied at once.
+#[derive(Clone, Copy)]
+pub(in crate::model) enum Company {
+    /// Any number.
+    Any,
+    /// At most [`Lanes::FEW`].
+    Few,
+    /// More than that, or as many as groups have that are not alone.
+    Many,
+}
+
+impl Company {
+    const fn takes<L: Lanes>(self, rows: usize) -> bool {
+        match self {
+            Self::Any => rows <= L::MOST,
+            Self::Few => rows <= L::FEW,
+            Self::Many => rows <= L::MOST && (rows > L::FEW || rows >= L::MANY.div_ceil(2)),
+        }
+    }
+}
+
+/// Where the numbers of columns go.
+#[derive(Clone, Copy)]
+pub(in crate::model) struct Keep {
+    to: *mut f32,
+    /// How far the next column's are from there.
+    step: usize,
+}
+
+impl Keep {
+    /// To `to`, one column after the other, or all to the same place.
+    pub(super) fn new(to: *mut f32, all: bool) -> Self {
+        let step = if all { WIDTH } else { 0 };
+        Self { to, step }
+    }
+}
+
+/// The sums of so many columns of `w`, whose numbers are kept with `KEPT`.
+///
+/// # Safety
+/// As for [`Narrow::keeping`].
+#[inline(always)]
+unsafe fn summed<
+    W: Columns,
+    L: Lanes,
+    const P: usize,
+    const C: usize,
+    const AHEAD: bool,
+    const KEPT: bool,
+>(
+    w: &mut W,
+    x: &mut *const f32,
+    columns: usize,
+    keep: &mut Keep,
+) -> [[L; P]; C] {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut sums = [[L::zero(); P]; C];
+        let mut left = columns;
+        while left > 0 {
+            let run = left.min(W::RUN);
+            left -= run;
+            let begun = w.begin::<L, P, AHEAD>();
+            for _ in 0..run {
+                if C > FEW {
+                    L::prefetch_near(x.wrapping_add(SOON * C).cast());
+                }
+                let numbers = w.next::<L, P, AHEAD>(&begun);
+                if KEPT {
+                    for (p, numbers) in numbers.iter().enumerate() {
+                        numbers.store(keep.to.add(p * LANES));
+                    }
+                    keep.to = keep.to.wrapping_add(keep.step);
+                }
+                add::<L, P, C>(&mut sums, &numbers, *x);
+                *x = x.add(C);
+            }
+        }
+        sums
+    }
 }
 
 // SAFETY: reads what it says of the columns.
 unsafe impl<W: Columns> Pieces for W {
-    const MANY: bool = W::WIDE;
+    const COMPANY: Company = if W::WIDE { Company::Any } else { Company::Few };
     const APART: bool = W::APART;
 
     #[inline(always)]
@@ -110,25 +209,9 @@ unsafe impl<W: Columns> Pieces for W {
         x: &mut *const f32,
         columns: usize,
     ) -> [[L; P]; C] {
+        let mut nowhere = Keep::new(std::ptr::null_mut(), false);
         // SAFETY: the caller's.
-        unsafe {
-            let mut sums = [[L::zero(); P]; C];
-            let mut left = columns;
-            while left > 0 {
-                let run = left.min(W::RUN);
-                left -= run;
-                let begun = self.begin::<L, P, AHEAD>();
-                for _ in 0..run {
-                    if C > FEW {
-                        L::prefetch_near(x.wrapping_add(SOON * C).cast());
-                    }
-                    let w = self.next::<L, P, AHEAD>(&begun);
-                    add::<L, P, C>(&mut sums, &w, *x);
-                    *x = x.add(C);
-                }
-            }
-            sums
-        }
+        unsafe { summed::<W, L, P, C, AHEAD, false>(self, x, columns, &mut nowhere) }
     }
 
     #[inline(always)]
@@ -156,24 +239,19 @@ unsafe impl<W: Columns> Pieces for W {
             sums
         }
     }
+}
 
+// SAFETY: reads what it says of the columns, and writes them where they are to go.
+unsafe impl<W: Columns> Narrow for W {
     #[inline(always)]
-    unsafe fn widen<L: Lanes>(&mut self, columns: usize, mut out: *mut f32) {
-        let mut left = columns;
-        while left > 0 {
-            let run = left.min(W::RUN);
-            left -= run;
-            // SAFETY: the caller's.
-            unsafe {
-                let begun = self.begin::<L, 2, true>();
-                for _ in 0..run {
-                    for numbers in self.next::<L, 2, true>(&begun) {
-                        numbers.store(out);
-                        out = out.add(LANES);
-                    }
-                }
-            }
-        }
+    unsafe fn keeping<L: Lanes, const P: usize, const C: usize, const AHEAD: bool>(
+        &mut self,
+        x: &mut *const f32,
+        columns: usize,
+        keep: &mut Keep,
+    ) -> [[L; P]; C] {
+        // SAFETY: the caller's.
+        unsafe { summed::<W, L, P, C, AHEAD, true>(self, x, columns, keep) }
     }
 }
 
@@ -589,7 +667,7 @@ impl<W: Pieces> Job<W> {
         out: &mut [&mut [f32]],
     ) {
         // So that nothing is compiled that is never asked for.
-        if const { C > if W::MANY { L::MOST } else { L::FEW } } {
+        if const { !W::COMPANY.takes::<L>(C) } {
             debug_assert!(false, "{C} rows at once");
             return;
         }

@@ -5,7 +5,7 @@ use super::super::input::Input;
 use super::super::lanes::Lanes;
 use super::WIDTH;
 use super::packed::{CODES, GROUP, HEADER, Packed, group, piece};
-use super::sums::{Columns, FAR, Floats, LANES, LINE, NEAR, Pieces, TOGETHER, memory};
+use super::sums::{Columns, Company, FAR, Floats, Keep, LANES, LINE, NEAR, Narrow, Pieces, memory};
 use super::widen;
 use half::bf16;
 
@@ -121,7 +121,7 @@ impl<const LOW: usize> Panel<LOW> {
 
 // SAFETY: a piece reads its own bytes.
 unsafe impl<const LOW: usize> Pieces for Panel<LOW> {
-    const MANY: bool = false;
+    const COMPANY: Company = Company::Few;
     const APART: bool = false;
 
     #[inline(always)]
@@ -139,26 +139,23 @@ unsafe impl<const LOW: usize> Pieces for Panel<LOW> {
             }
         }
     }
+}
 
-    unsafe fn two<L: Lanes, const P: usize, const C: usize, const AHEAD: bool>(
+// SAFETY: as above, and writes them where they are to go.
+unsafe impl<const LOW: usize> Narrow for Panel<LOW> {
+    #[inline(always)]
+    unsafe fn keeping<L: Lanes, const P: usize, const C: usize, const AHEAD: bool>(
         &mut self,
         x: &mut *const f32,
-    ) -> [[[L; P]; C]; 2] {
+        columns: usize,
+        keep: &mut Keep,
+    ) -> [[L; P]; C] {
         // SAFETY: the caller's.
         unsafe {
-            let first = self.sums::<L, P, C, AHEAD>(x, TOGETHER);
-            [first, self.sums::<L, P, C, AHEAD>(x, TOGETHER)]
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn widen<L: Lanes>(&mut self, columns: usize, out: *mut f32) {
-        // SAFETY: the caller's.
-        unsafe {
-            match self.next::<L, true>(columns) {
-                Next::Coded(mut w) => w.widen::<L>(columns, out),
-                Next::Single(mut w) => w.widen::<L>(columns, out),
-                Next::Half(mut w) => w.widen::<L>(columns, out),
+            match self.next::<L, AHEAD>(columns) {
+                Next::Coded(mut w) => w.keeping::<L, P, C, AHEAD>(x, columns, keep),
+                Next::Single(mut w) => w.keeping::<L, P, C, AHEAD>(x, columns, keep),
+                Next::Half(mut w) => w.keeping::<L, P, C, AHEAD>(x, columns, keep),
             }
         }
     }

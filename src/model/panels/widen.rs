@@ -1,16 +1,14 @@
 //! Panels that are made f32 once for many input rows.
 //!
-//! What few rows are multiplied with goes from memory into registers and is gone. For more, a panel's numbers are made f32
-//! piece by piece while the first group of rows is multiplied with them: where there are other groups, they find them in the
-//! cache.
+//! What few rows are multiplied with goes from memory into registers and is gone. For more, the numbers are kept in f32 while
+//! the first group of rows is multiplied with them: the other groups find them in the cache.
 #![allow(unsafe_code)]
 
 use super::super::input::Input;
 use super::super::lanes::Lanes;
 use super::WIDTH;
-use super::sums::{self, Floats, LANES, LINE, Pieces, Soon, TOGETHER};
+use super::sums::{self, Company, Floats, Keep, LANES, LINE, Narrow, Pieces, Soon};
 use std::cell::Cell;
-use std::mem::MaybeUninit;
 use std::ops::Range;
 
 thread_local! {
@@ -24,7 +22,7 @@ thread_local! {
 /// # Safety
 /// As there.
 #[inline(always)]
-pub(super) unsafe fn products<L: Lanes, W: Pieces>(
+pub(super) unsafe fn products<L: Lanes, W: Narrow>(
     input: &Input<'_>,
     first: usize,
     out: &mut [&mut [f32]],
@@ -36,7 +34,8 @@ pub(super) unsafe fn products<L: Lanes, W: Pieces>(
     let nothing = |_| Soon::nothing();
     // SAFETY: the caller's, in all that follows.
     unsafe {
-        if input.groups < 2 && (W::MANY || input.rows <= L::FEW) {
+        let wide = matches!(W::COMPANY, Company::Any);
+        if input.groups < 2 && (wide || input.rows <= L::FEW) {
             sums::tiled::<L, W, true>(input, 0..1, first, out, panels, nothing, at);
             return;
         }
@@ -50,7 +49,7 @@ pub(super) unsafe fn products<L: Lanes, W: Pieces>(
             let next = memory(tile.end..tile.end + tile.len());
             move |turns| Soon::new(next.clone(), turns)
         };
-        if W::MANY {
+        if wide {
             for tile in tiles {
                 let soon = next(&tile);
                 sums::tiled::<L, W, true>(input, 0..1, first, out, tile.clone(), nothing, &mut at);
@@ -58,23 +57,19 @@ pub(super) unsafe fn products<L: Lanes, W: Pieces>(
             }
             return;
         }
-        // A panel that is needed once is wide for a piece at a time, in the nearest cache.
-        let whole = input.groups > 1 || L::PANEL == 1;
-        let (room_of, step) = match whole {
-            true => (tile * size, TOGETHER * WIDTH),
-            false => (TOGETHER * WIDTH, 0),
-        };
+        // What nobody needs again is left in one place, which costs nothing.
+        let all = input.groups > 1;
+        let size = if all { size } else { 0 };
+        let room_of = (tile * size).max(WIDTH) + LANES;
         let mut room = ROOM.take();
-        if room.len() < room_of + LANES {
-            room.resize(room_of + LANES, 0.0);
+        if room.len() < room_of {
+            room.resize(room_of, 0.0);
         }
         let aligned = room.as_ptr().align_offset(LINE).min(LANES);
         let wide = room[aligned..].as_mut_ptr();
-        let mut pieces = MaybeUninit::<W>::uninit();
-        let pieces = pieces.as_mut_ptr();
         for tile in tiles {
             let (from, soon) = (tile.start, next(&tile));
-            let slot = |panel: usize| wide.add(if whole { (panel - from) * size } else { 0 });
+            let slot = |panel: usize, half: usize| wide.add((panel - from) * size + half * LANES);
             sums::tiled::<L, _, true>(
                 input,
                 0..1,
@@ -82,18 +77,9 @@ pub(super) unsafe fn products<L: Lanes, W: Pieces>(
                 out,
                 tile.clone(),
                 nothing,
-                |panel, half| {
-                    pieces.write(at(panel, 0));
-                    Widened {
-                        pieces: pieces.cast(),
-                        widen: match half {
-                            0 => L::widen::<W>,
-                            _ => keep,
-                        },
-                        at: slot(panel),
-                        step,
-                        half,
-                    }
+                |panel, half| Kept {
+                    pieces: at(panel, half),
+                    keep: Keep::new(slot(panel, half), all),
                 },
             );
             sums::tiled::<L, _, false>(
@@ -103,32 +89,23 @@ pub(super) unsafe fn products<L: Lanes, W: Pieces>(
                 out,
                 tile,
                 soon,
-                |panel, half| Floats::at(slot(panel).add(half * LANES).cast_const()),
+                |panel, half| Floats::at(slot(panel, half).cast_const()),
             );
         }
         ROOM.set(room);
     }
 }
 
-/// Pieces that are made f32 before they are read. Which ones does not show in the type, so that the loops for all numbers of
-/// input rows are compiled once for all.
+/// Pieces whose numbers are kept.
 #[derive(Clone, Copy)]
-struct Widened {
-    pieces: *mut (),
-    widen: unsafe fn(*mut (), usize, *mut f32),
-    /// Where the next piece goes, and how far from there the one after it.
-    at: *mut f32,
-    step: usize,
-    /// 1 for the second half of each column.
-    half: usize,
+struct Kept<W> {
+    pieces: W,
+    keep: Keep,
 }
 
-/// In place of [`Pieces::widen`] where that has been done for the first half.
-unsafe fn keep(_: *mut (), _: usize, _: *mut f32) {}
-
-// SAFETY: reads what `widen` has written.
-unsafe impl Pieces for Widened {
-    const MANY: bool = true;
+// SAFETY: reads what the pieces do.
+unsafe impl<W: Narrow> Pieces for Kept<W> {
+    const COMPANY: Company = Company::Many;
     const APART: bool = false;
 
     #[inline(always)]
@@ -137,28 +114,10 @@ unsafe impl Pieces for Widened {
         x: &mut *const f32,
         columns: usize,
     ) -> [[L; P]; C] {
-        // SAFETY: the caller's; there is room for a piece.
+        // SAFETY: the caller's; there is room for a panel, or for a column where all go to one place.
         unsafe {
-            (self.widen)(self.pieces, columns, self.at);
-            let mut wide = Floats::at(self.at.add(self.half * LANES).cast_const());
-            self.at = self.at.add(self.step);
-            Pieces::sums::<L, P, C, false>(&mut wide, x, columns)
+            self.pieces
+                .keeping::<L, P, C, AHEAD>(x, columns, &mut self.keep)
         }
-    }
-
-    unsafe fn two<L: Lanes, const P: usize, const C: usize, const AHEAD: bool>(
-        &mut self,
-        x: &mut *const f32,
-    ) -> [[[L; P]; C]; 2] {
-        // SAFETY: the caller's.
-        unsafe {
-            let first = self.sums::<L, P, C, AHEAD>(x, TOGETHER);
-            [first, self.sums::<L, P, C, AHEAD>(x, TOGETHER)]
-        }
-    }
-
-    unsafe fn widen<L: Lanes>(&mut self, columns: usize, out: *mut f32) {
-        // SAFETY: the caller's.
-        unsafe { (self.widen)(self.pieces, columns, out) }
     }
 }
