@@ -54,25 +54,18 @@ impl Shape {
         load(folder.path())
     }
 
-    /// The same weights in blocks of 8 bits, from a GGUF file.
-    pub fn load_q8_0(self) -> Model {
+    /// The same weights in blocks of a GGUF file.
+    pub fn load_blocks(self, blocks: GgufType) -> Model {
         let folder = tempfile::tempdir().expect("a folder");
         self.write(folder.path()).expect("room for a checkpoint");
         let file = folder.path().join("model.safetensors");
         let tensors = candle_core::safetensors::load(file, &Device::Cpu).expect("it was written");
         let tensors: Vec<(String, Tensor)> = tensors.into_iter().collect();
-        let gguf = folder.path().join("q8_0.gguf");
+        let gguf = folder.path().join("blocks.gguf");
         let tokenizer = std::fs::read_to_string(folder.path().join("tokenizer.json")).ok();
         let config = self.config();
-        write_gguf(
-            &gguf,
-            &config,
-            &tensors,
-            GgufType::Q8_0,
-            tokenizer.as_deref(),
-            &[],
-        )
-        .expect("room for a checkpoint");
+        write_gguf(&gguf, &config, &tensors, blocks, tokenizer.as_deref(), &[])
+            .expect("room for a checkpoint");
         load(&gguf)
     }
 

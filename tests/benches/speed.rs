@@ -6,6 +6,7 @@ mod checkpoint;
 use checkpoint::{GPT2_SMALL, LLAMA, Shape};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use entroscope::model::decoder::{Row, Taps};
+use entroscope::model::gguf::GgufType;
 use entroscope::model::{LoadOptions, Model};
 use entroscope::pages::HugePages;
 use entroscope::session::bench::{self, Plan};
@@ -134,11 +135,14 @@ fn sizes(c: &mut Criterion) {
                 b.iter_custom(|rounds| timed(&model, rounds, branches, with_lens));
             });
         }
-        let blocks = shape.load_q8_0();
-        group.bench_function("decode, weights in Q8_0", |b| {
-            b.iter_custom(|rounds| timed(&blocks, rounds, 1, false));
-        });
-        drop(blocks);
+        for blocks in [GgufType::Q8_0, GgufType::Q6_K, GgufType::Q4_K] {
+            let model = shape.load_blocks(blocks);
+            for (case, with_lens) in [("decode", false), ("decode with the lens", true)] {
+                group.bench_function(format!("{case}, weights in {blocks:?}"), |b| {
+                    b.iter_custom(|rounds| timed(&model, rounds, 1, with_lens));
+                });
+            }
+        }
         let plan = plan(&model, 1);
         group.throughput(Throughput::Elements(256));
         group.bench_function("read 256 tokens", |b| {
