@@ -33,7 +33,7 @@ pub enum BlockFormat {
 }
 
 impl BlockFormat {
-    /// All formats, for tests and messages.
+    /// All formats, each at the place that its number names.
     pub const ALL: [Self; 8] = [
         Self::Q4_0,
         Self::Q4_1,

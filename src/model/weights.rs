@@ -19,7 +19,7 @@ use std::sync::Arc;
 pub enum Stored {
     /// Real numbers in f32, f16 or bf16, as they are kept in memory.
     Float(Tensor),
-    /// Quantised blocks, row by row; kept as they are in memory.
+    /// Quantised blocks, row by row, as a file has them.
     Quantised(Arc<QTensor>),
 }
 

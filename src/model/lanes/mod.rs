@@ -52,7 +52,7 @@ impl Codes {
 /// Sixteen lanes of f32.
 ///
 /// # Safety
-/// The methods may only run on a processor that has the instructions of the type, and `load` reads 16 numbers.
+/// The methods may only run on a processor that has the instructions of the type, and read what they say: `load` 16 numbers.
 pub(super) unsafe trait Lanes: Copy {
     /// Weight rows of a register tile: 3 or 4.
     const ROWS: usize;

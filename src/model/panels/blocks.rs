@@ -12,7 +12,7 @@
 //! ```
 
 use super::super::blocks::{BlockFormat, six_bits};
-use super::WIDTH;
+use super::{WIDTH, turn};
 use half::f16;
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -77,12 +77,12 @@ impl Blocks {
         panels
             .par_chunks_mut(panel)
             .zip(bytes.par_chunks(panel))
-            .for_each(|(panel, rows)| {
-                for (at, row) in rows.chunks_exact(row).enumerate() {
-                    let blocks = row.chunks_exact(format.bytes());
-                    for (out, block) in panel.chunks_exact_mut(WIDTH * format.bytes()).zip(blocks) {
-                        place(format, block, at, out);
-                    }
+            .for_each_init(Room::default, |room, (panel, rows)| {
+                let panel = panel.chunks_exact_mut(WIDTH * format.bytes());
+                for (i, out) in panel.enumerate() {
+                    let blocks = rows.chunks_exact(row);
+                    let blocks = blocks.map(|row| &row[i * format.bytes()..][..format.bytes()]);
+                    place(format, blocks, room, out);
                 }
             });
         Some(Self {
@@ -98,10 +98,13 @@ impl Blocks {
         let bytes = out.len() / format.numbers() * parts.bytes;
         let blocks = self.bytes[panel * bytes..][..bytes].chunks_exact(parts.bytes);
         for (block, out) in blocks.zip(out.chunks_exact_mut(format.numbers())) {
-            for (group, out) in out.chunks_exact_mut(format.group()).enumerate() {
+            let mut stored = [0.0; MOST];
+            let stored = &mut stored[..format.numbers()];
+            numbers(format, parts, block, row, stored);
+            let groups = out.chunks_exact_mut(format.group());
+            for (group, (out, q)) in groups.zip(stored.chunks_exact(format.group())).enumerate() {
                 let (scale, minimum) = scales(format, block, row, group);
-                for (i, out) in out.iter_mut().enumerate() {
-                    let q = number(format, block, row, group * format.group() + i);
+                for (out, q) in out.iter_mut().zip(q) {
                     *out = q * scale;
                     if let Some(minimum) = minimum {
                         *out += minimum;
@@ -112,33 +115,85 @@ impl Blocks {
     }
 }
 
-/// Put a block of row `at` in its place.
-fn place(format: BlockFormat, block: &[u8], at: usize, out: &mut [u8]) {
-    let parts = Parts::of(format);
-    for (i, half) in block[format.halves()].chunks_exact(HALF).enumerate() {
-        out[(i * WIDTH + at) * HALF..][..HALF].copy_from_slice(half);
-    }
-    for (i, factor) in block[format.factors()].iter().enumerate() {
-        out[parts.factors + i * WIDTH + at] = *factor;
-    }
-    let mut stored = [0; MOST];
-    format.stored(block, &mut stored);
-    let shift = 4 * (at / CODES);
-    for (column, q) in stored[..format.numbers()].iter().enumerate() {
-        if format.bits() == 8 {
-            out[parts.codes + column * WIDTH + at] = *q;
-            continue;
+/// Room for the numbers of a block of columns.
+struct Room {
+    /// `[row][column]`.
+    rows: [u8; WIDTH * MOST],
+    /// `[column][row]`.
+    columns: [u8; WIDTH * MOST],
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self {
+            rows: [0; WIDTH * MOST],
+            columns: [0; WIDTH * MOST],
         }
-        out[parts.codes + column * CODES + at % CODES] |= (q & 15) << shift;
-        match format.bits() {
-            5 => out[parts.more + column * FIFTHS + at / 8] |= (q >> 4) << (at % 8),
-            6 => {
-                let two = (q >> 4) << (2 * (column % 2));
-                out[parts.more + column / 2 * CODES + at % CODES] |= two << shift;
+    }
+}
+
+/// Put the same block of all rows of a panel, of which there may be fewer than a panel has, in its place.
+fn place<'a>(
+    format: BlockFormat,
+    blocks: impl Iterator<Item = &'a [u8]>,
+    room: &mut Room,
+    out: &mut [u8],
+) {
+    let (parts, numbers) = (Parts::of(format), format.numbers());
+    // What rows beyond the last hold is nobody's concern.
+    for ((row, block), stored) in blocks.enumerate().zip(room.rows.chunks_exact_mut(numbers)) {
+        for (i, half) in block[format.halves()].chunks_exact(HALF).enumerate() {
+            out[(i * WIDTH + row) * HALF..][..HALF].copy_from_slice(half);
+        }
+        for (i, factor) in block[format.factors()].iter().enumerate() {
+            out[parts.factors + i * WIDTH + row] = *factor;
+        }
+        format.stored(block, stored);
+    }
+    let columns = &mut room.columns[..WIDTH * numbers];
+    turn(&room.rows[..WIDTH * numbers], numbers, WIDTH, columns);
+    let (codes, more) = out[parts.codes..].split_at_mut(parts.more - parts.codes);
+    if format.bits() == 8 {
+        codes.copy_from_slice(columns);
+        return;
+    }
+    let (columns, _) = columns.as_chunks::<WIDTH>();
+    let (codes, _) = codes.as_chunks_mut::<CODES>();
+    for (codes, column) in codes.iter_mut().zip(columns) {
+        *codes = halved(&column.map(|q| q & 15));
+    }
+    match format.bits() {
+        5 => {
+            let (more, _) = more.as_chunks_mut::<FIFTHS>();
+            for (fifths, column) in more.iter_mut().zip(columns) {
+                let bits = column.iter().enumerate();
+                let bits = bits.fold(0, |bits, (row, q)| bits | u32::from(q >> 4) << row);
+                *fifths = bits.to_le_bytes();
             }
-            _ => {}
         }
+        6 => {
+            let (more, _) = more.as_chunks_mut::<CODES>();
+            let (pairs, _) = columns.as_chunks::<2>();
+            for (codes, [first, second]) in more.iter_mut().zip(pairs) {
+                let mut both = first.map(|q| q >> 4);
+                both.iter_mut()
+                    .zip(second)
+                    .for_each(|(a, b)| *a |= b >> 4 << 2);
+                *codes = halved(&both);
+            }
+        }
+        _ => {}
     }
+}
+
+/// Four bits each: the first sixteen in the lower halves of the bytes, the others in the upper.
+fn halved(codes: &[u8; WIDTH]) -> [u8; CODES] {
+    let (low, high) = codes.split_at(CODES);
+    let mut out = [0; CODES];
+    for ((out, low), high) in out.iter_mut().zip(low).zip(high) {
+        *out = low | high << 4;
+    }
+    out
 }
 
 /// The scale of a group of a row and what is added to its numbers, if anything is.
@@ -163,20 +218,24 @@ fn scales(format: BlockFormat, block: &[u8], row: usize, group: usize) -> (f32, 
     }
 }
 
-/// A number of a row, less the centre.
-fn number(format: BlockFormat, block: &[u8], row: usize, column: usize) -> f32 {
-    let parts = Parts::of(format);
-    if format.bits() == 8 {
-        return f32::from(block[parts.codes + column * WIDTH + row] as i8);
+/// The numbers of a row, less the centre.
+fn numbers(format: BlockFormat, parts: Parts, block: &[u8], row: usize, out: &mut [f32]) {
+    let (codes, more) = (&block[parts.codes..], &block[parts.more..]);
+    let code = |part: &[u8], at: usize| part[at * CODES + row % CODES] >> (4 * (row / CODES)) & 15;
+    let less = |low: u8, high: u8| f32::from((low | high << 4) as i8 - format.centre());
+    let out = out.iter_mut().enumerate();
+    match format.bits() {
+        8 => out.for_each(|(at, out)| *out = f32::from(codes[at * WIDTH + row] as i8)),
+        5 => out.for_each(|(at, out)| {
+            let fifth = more[at * FIFTHS + row / 8] >> (row % 8) & 1;
+            *out = less(code(codes, at), fifth);
+        }),
+        6 => out.for_each(|(at, out)| {
+            let two = code(more, at / 2) >> (2 * (at % 2)) & 3;
+            *out = less(code(codes, at), two);
+        }),
+        _ => out.for_each(|(at, out)| *out = less(code(codes, at), 0)),
     }
-    let code = |at: usize| block[at + row % CODES] >> (4 * (row / CODES)) & 15;
-    let low = code(parts.codes + column * CODES);
-    let high = match format.bits() {
-        5 => block[parts.more + column * FIFTHS + row / 8] >> (row % 8) & 1,
-        6 => code(parts.more + column / 2 * CODES) >> (2 * (column % 2)) & 3,
-        _ => 0,
-    };
-    f32::from((low | high << 4) as i8 - format.centre())
 }
 
 #[cfg(test)]

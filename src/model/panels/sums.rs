@@ -23,7 +23,7 @@ pub(super) const FAR: usize = 1 << 15;
 pub(super) const NEAR: usize = 1 << 12;
 /// Input rows at most for which two pieces are summed at once: their sums are few.
 const APART: usize = 2;
-/// From so many input rows on, theirs are asked for too, so many columns ahead.
+/// Of more input rows than this, theirs are asked for too, so many columns ahead.
 const FEW: usize = 4;
 const SOON: usize = 16;
 /// Bytes of a cache line.
@@ -99,7 +99,7 @@ pub(in crate::model) unsafe trait Pieces: Copy {
     }
 }
 
-/// Pieces whose numbers can be kept in f32.
+/// Pieces whose numbers can be kept in f32; those that are f32 need not be.
 ///
 /// # Safety
 /// As for [`Columns`].
@@ -525,14 +525,14 @@ unsafe fn floats<L: Lanes, T: Float>(
     out: &mut [&mut [f32]],
 ) {
     let panel = input.columns * WIDTH;
-    // SAFETY: the processor is the caller's, and so are the panels.
+    // SAFETY: the processor is the caller's; the panels are as long as those of so many columns.
     unsafe {
         widen::products::<L, _>(
             input,
             first,
             out,
             |some| memory(&w[some.start * panel..w.len().min(some.end * panel)]),
-            |at, half| Floats(w[at * panel..].as_ptr().add(half * LANES)),
+            |at, half| Floats(w[at * panel..][..panel].as_ptr().wrapping_add(half * LANES)),
         );
     }
 }
@@ -551,14 +551,14 @@ unsafe fn blocked<L: Lanes, const F: usize>(
     let (bytes, format) = (&w.bytes, w.format);
     let panel = input.columns / format.numbers() * format.bytes() * WIDTH;
     assert!(format == BlockFormat::ALL[F]);
-    // SAFETY: the processor is the caller's, and so are the panels.
+    // SAFETY: the processor is the caller's; the panels are as long as those of so many columns.
     unsafe {
         widen::products::<L, _>(
             input,
             first,
             out,
             |some| memory(&bytes[some.start * panel..bytes.len().min(some.end * panel)]),
-            |at, half| Blocked::<F>::at(bytes[at * panel..].as_ptr(), half),
+            |at, half| Blocked::<F>::at(bytes[at * panel..][..panel].as_ptr(), half),
         );
     }
 }
@@ -592,6 +592,7 @@ pub(super) unsafe fn tiled<L: Lanes, W: Pieces, const FRESH: bool>(
 ) {
     let count = out.first().map_or(0, |out| out.len());
     assert!(out.len() == input.rows && out.iter().all(|out| out.len() == count));
+    assert!(input.groups > 0 || input.rows == 0, "rows are not laid out");
     let turns = input.columns.div_ceil(TOGETHER);
     let jobs = panels.len() * (WIDTH / LANES / L::PANEL) * groups.len();
     let mut soon = soon(jobs * turns);
@@ -668,8 +669,7 @@ impl<W: Pieces> Job<W> {
     ) {
         // So that nothing is compiled that is never asked for.
         if const { !W::COMPANY.takes::<L>(C) } {
-            debug_assert!(false, "{C} rows at once");
-            return;
+            unreachable!("{C} rows at once");
         }
         // SAFETY: the caller's; sums are written where `out` is as long as asserted, and beyond it to a copy.
         unsafe {

@@ -63,30 +63,29 @@ impl<const F: usize> Blocked<F> {
     unsafe fn scales<L: Lanes>(self, group: usize, half: usize) -> (L, L) {
         // SAFETY: the caller's; the parts of a block are there.
         unsafe {
-            let halves = |i: usize| {
-                L::load_f16(
-                    self.block
-                        .add((i * WIDTH + half * LANES) * HALF)
-                        .cast::<f16>(),
-                )
-            };
+            let at = self.block.add(half * LANES * HALF).cast::<f16>();
             let factors = self.block.add(Self::PARTS.factors + half * LANES);
             match Self::FORMAT {
-                BlockFormat::Q4_0 | BlockFormat::Q5_0 | BlockFormat::Q8_0 => (halves(0), L::zero()),
-                BlockFormat::Q4_1 | BlockFormat::Q5_1 => (halves(0), halves(1)),
+                BlockFormat::Q4_0 | BlockFormat::Q5_0 | BlockFormat::Q8_0 => {
+                    (L::load_f16(at), L::zero())
+                }
+                BlockFormat::Q4_1 | BlockFormat::Q5_1 => {
+                    (L::load_f16(at), L::load_f16(at.add(WIDTH)))
+                }
                 BlockFormat::Q4_K | BlockFormat::Q5_K => {
                     let (mut scales, mut least) = ([0; LANES], [0; LANES]);
                     for row in 0..LANES {
                         let byte = |i: usize| factors.add(i * WIDTH + row).read();
                         (scales[row], least[row]) = six_bits(byte, group);
                     }
-                    let wide = |bytes: &[u8; LANES]| L::load_i8(bytes.as_ptr().cast());
-                    let minimum = halves(1).mul(wide(&least)).mul(L::splat(&-1.0));
-                    (halves(0).mul(wide(&scales)), minimum)
+                    let (scales, least) = (scales.as_ptr().cast(), least.as_ptr().cast());
+                    let minimum = L::load_f16(at.add(WIDTH)).mul(L::load_i8(least));
+                    let scale = L::load_f16(at).mul(L::load_i8(scales));
+                    (scale, minimum.mul(L::splat(&-1.0)))
                 }
                 BlockFormat::Q6_K => {
                     let factor = L::load_i8(factors.add(group * WIDTH).cast());
-                    (halves(0).mul(factor), L::zero())
+                    (L::load_f16(at).mul(factor), L::zero())
                 }
             }
         }

@@ -173,7 +173,7 @@ pub(super) unsafe fn products<L: Lanes, const LOW: usize>(
     out: &mut [&mut [f32]],
 ) {
     assert!(packed.low() == LOW);
-    // SAFETY: the processor is the caller's, and so are the panels.
+    // SAFETY: the processor is the caller's; packed panels have the columns of their matrix.
     unsafe {
         widen::products::<L, _>(
             input,

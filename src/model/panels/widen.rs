@@ -20,7 +20,8 @@ thread_local! {
 /// there.
 ///
 /// # Safety
-/// As there.
+/// The processor must have the instructions of `L`, for which the input was laid out, and each panel that `out` asks for must
+/// have the input's columns.
 #[inline(always)]
 pub(super) unsafe fn products<L: Lanes, W: Narrow>(
     input: &Input<'_>,
@@ -32,15 +33,19 @@ pub(super) unsafe fn products<L: Lanes, W: Narrow>(
     let count = out.first().map_or(0, |out| out.len());
     let panels = first / WIDTH..(first + count).div_ceil(WIDTH);
     let nothing = |_| Soon::nothing();
-    // SAFETY: the caller's, in all that follows.
+    // SAFETY: the caller's; the room has a panel's numbers for each panel of a tile, or a column's for all.
     unsafe {
         let wide = matches!(W::COMPANY, Company::Any);
         if input.groups < 2 && (wide || input.rows <= L::FEW) {
             sums::tiled::<L, W, true>(input, 0..1, first, out, panels, nothing, at);
             return;
         }
+        let all = input.groups > 1;
         let size = input.columns * WIDTH;
-        let tile = sums::tile(panels.len(), size * size_of::<f32>());
+        let tile = match all {
+            true => sums::tile(panels.len(), size * size_of::<f32>()),
+            false => panels.len().max(1),
+        };
         let tiles = panels.clone().step_by(tile);
         let tiles = tiles.map(|from| from..panels.end.min(from + tile));
         // The next tile is asked for while those groups that find this one in the cache are multiplied with it.
@@ -58,7 +63,6 @@ pub(super) unsafe fn products<L: Lanes, W: Narrow>(
             return;
         }
         // What nobody needs again is left in one place, which costs nothing.
-        let all = input.groups > 1;
         let size = if all { size } else { 0 };
         let room_of = (tile * size).max(WIDTH) + LANES;
         let mut room = ROOM.take();
