@@ -42,9 +42,16 @@ pub fn paint(buf: &mut Buffer, area: Rect, state: &State) {
     if attention.mean.get(block).is_none_or(|m| m.is_nan()) {
         return say(buf, area, state, "n/a: these rows hold no numbers");
     }
-    heads(buf, area, state, attention, block);
+    let hidden = heads(buf, area, state, attention, block);
     let of = |values: &[f32]| values.get(block).copied();
     let mut text = format!("mean {}", show::with_unit(of(&attention.mean), Unit::Nats));
+    let mut end = usize::from(area.width);
+    let more = format!("+{hidden} heads ");
+    if hidden > 0 && show::columns(&text) + show::columns(&more) + 2 <= end {
+        end -= show::columns(&more);
+        let last = area.height.saturating_sub(1);
+        put(buf, area, end as u16, last, &more, state.theme.muted);
+    }
     for part in [
         format!(
             " · over heads {}",
@@ -55,7 +62,7 @@ pub fn paint(buf: &mut Buffer, area: Rect, state: &State) {
             show::number(of(&attention.disagreement), Unit::Share)
         ),
     ] {
-        if show::columns(&text) + show::columns(&part) + 2 <= usize::from(area.width) {
+        if show::columns(&text) + show::columns(&part) + 2 <= end {
             text.push_str(&part);
         }
     }
@@ -73,7 +80,14 @@ fn say(buf: &mut Buffer, area: Rect, state: &State, text: &str) {
     put(buf, area, 1, 0, text, state.theme.muted);
 }
 
-fn heads(buf: &mut Buffer, area: Rect, state: &State, attention: &Attention, block: usize) {
+/// As many heads as there is room for above the last line; returns how many there is none for.
+fn heads(
+    buf: &mut Buffer,
+    area: Rect,
+    state: &State,
+    attention: &Attention,
+    block: usize,
+) -> usize {
     let count = attention.heads;
     let rows = usize::from(area.height.saturating_sub(1)).max(1);
     // As few columns of heads as hold all of them, but none narrower than a readable row; rows to spare make taller.
@@ -132,11 +146,7 @@ fn heads(buf: &mut Buffer, area: Rect, state: &State, attention: &Attention, blo
             }
         }
     }
-    if shown < count {
-        let text = format!("+{} heads", count - shown);
-        let x = area.width.saturating_sub(text.len() as u16 + 1);
-        put(buf, area, x, area.height - 1, &text, state.theme.muted);
-    }
+    count - shown
 }
 
 /// The probabilities over the keys, from the first token at the left to this one (or the last one that it sees) at the
@@ -148,5 +158,34 @@ fn attended(buf: &mut Buffer, area: Rect, state: &State, row: &[f32]) {
         if !value.is_nan() {
             columns_strip(buf, area, x, 1, value / high, state.theme.bar);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tui::colour::Depth;
+    use crate::tui::fixture;
+
+    #[test]
+    fn heads_without_room_are_counted_beside_the_last_line() {
+        let mut counted = 0;
+        let state = fixture::state(120, 36, Depth::True, 48).unwrap();
+        for (width, height) in (10..70).flat_map(|w| (2..6).map(move |h| (w, h))) {
+            let area = Rect::new(0, 0, width, height);
+            let mut buf = Buffer::empty(area);
+            paint(&mut buf, area, &state);
+            let line = (0..width).map(|x| buf[(x, height - 1)].symbol());
+            let line = line.collect::<String>();
+            let line = line.trim();
+            if let Some((text, more)) = line.split_once('+') {
+                assert!(text.ends_with(' ') && more.ends_with(" heads"), "{line}");
+                let text = text.trim_end();
+                let ends = ["nats", "nats²"].iter().any(|unit| text.ends_with(unit));
+                assert!(ends || text.contains("disagreement"), "{line}");
+                counted += 1;
+            }
+        }
+        assert!(counted > 20, "{counted}");
     }
 }
